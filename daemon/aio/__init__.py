@@ -1,0 +1,1 @@
+"""Asynchronous seams over Twisted: periodic work, back-off, threads, processes, ordered stop."""

@@ -1,0 +1,1 @@
+"""The hostctl command line (not built yet)."""

@@ -1,0 +1,1 @@
+"""Collectors of host metrics and the manager that runs them."""

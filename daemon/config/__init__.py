@@ -1,0 +1,1 @@
+"""The configuration: schema, parser with positions, precedence, legacy form, diff."""

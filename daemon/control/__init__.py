@@ -1,0 +1,1 @@
+"""The daemon's verbs and views, once, for every edge."""

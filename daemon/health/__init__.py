@@ -1,0 +1,1 @@
+"""Health checks of agents (not built yet)."""

@@ -1,0 +1,1 @@
+"""Heartbeats of agents: the Unix socket protocol and the HTTP queue."""

@@ -1,0 +1,1 @@
+"""Rotation, tail, follow and search of agents' logs (not built yet)."""

@@ -1,0 +1,1 @@
+"""The reference Manager (not built yet)."""

@@ -1,0 +1,1 @@
+"""What the kernel says of a process: /proc and pidfds, read without twisted."""

@@ -1,0 +1,1 @@
+"""Resource history and alerts of agents (not built yet)."""

@@ -1,0 +1,1 @@
+"""Signed updates with automatic roll-back (not built yet)."""

@@ -1,0 +1,1 @@
+"""The HTTP edge: Klein routes that translate between requests and control."""
