@@ -1,0 +1,154 @@
+"""Where a program's log goes: one line per event, JSON or text, to stderr or a file.
+
+Twisted's own chatter (ports that open and close) counts as debug. A line that cannot be written is
+counted, never raised: a full disk must not end the work.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, BinaryIO, cast
+
+import msgspec
+from twisted.logger import ILogObserver, LogLevel, formatEvent
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from daemon.errors import StorageError
+from daemon.model.moment import rfc3339
+
+MAX_TEXT = 4000  # characters of one field; a traceback is cut at its head, its end says more
+
+RANKS = {"debug": 0, "info": 1, "warn": 2, "error": 3}
+# What Twisted's older events carry beside their fields.
+_DROPPED = frozenset(
+    {"message", "time", "system", "format", "isError", "why", "failure", "timestamp", "level"}
+)
+
+
+def level_of(event: Mapping[str, Any]) -> str:
+    """debug, info, warn or error; what Twisted logs as info of its own doings is debug."""
+    level = event.get("log_level")
+    namespace = str(event.get("log_namespace", ""))
+    if level is LogLevel.info and (namespace == "log_legacy" or namespace.startswith("twisted.")):
+        return "debug"
+    name = getattr(level, "name", "info")
+    return name if name in RANKS else "error"
+
+
+def _clean(text: str) -> str:
+    """Text that UTF-8 can hold, of bounded length."""
+    return text[-MAX_TEXT:].encode("utf-8", "replace").decode("utf-8")
+
+
+def _parts(event: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The message and the plain fields of an event."""
+    message = formatEvent(cast(Any, event))
+    fields: dict[str, Any] = {}
+    for name, value in event.items():
+        if name.startswith("log_") or name in _DROPPED:
+            continue
+        if isinstance(value, bool | float | None) or (isinstance(value, int) and abs(value) < 2**63):
+            fields[name] = value
+        elif isinstance(value, str):
+            fields[name] = _clean(value)
+        elif isinstance(value, bytes):
+            fields[name] = _clean(value.decode("latin-1"))
+    failure = event.get("log_failure")
+    if isinstance(failure, Failure):
+        fields["traceback"] = _clean(failure.getTraceback())
+    return _clean(message), fields
+
+
+def json_line(event: Mapping[str, Any]) -> bytes:
+    """``{"timestamp","level","message",...fields}`` and a newline."""
+    message, fields = _parts(event)
+    head = {
+        "timestamp": rfc3339(event.get("log_time", 0.0)),
+        "level": level_of(event),
+        "message": message,
+    }
+    return msgspec.json.encode({**head, **fields}) + b"\n"
+
+
+def text_line(event: Mapping[str, Any]) -> bytes:
+    """Time, level and message; a traceback follows, indented."""
+    message, fields = _parts(event)
+    line = f"{rfc3339(event.get('log_time', 0.0))} {level_of(event):5} {message}"
+    traceback = fields.get("traceback")
+    if traceback:
+        line += f"\n{traceback.rstrip()}"
+    return line.replace("\n", "\n    ").encode("utf-8", "replace") + b"\n"
+
+
+def open_log_stream(path: str, key: str) -> BinaryIO:
+    """The file, appended to and made readable for its group; stderr when the path is empty.
+
+    Args:
+        path: of the file.
+        key: the configuration key that names it, for the message.
+
+    Raises:
+        StorageError: the file cannot be opened.
+    """
+    if not path:
+        return os.fdopen(sys.__stderr__.fileno() if sys.__stderr__ else 2, "wb", buffering=0, closefd=False)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        raise StorageError(
+            f"{key} {path}: {error.strerror}; make its directory writable or choose another file"
+        ) from error
+    return os.fdopen(handle, "wb", buffering=0)
+
+
+def is_terminal(stream: BinaryIO) -> bool:
+    """Whether a person reads the stream."""
+    return stream.isatty()
+
+
+@implementer(ILogObserver)
+class LogSink:
+    """The log observer of a program.
+
+    Args:
+        level: debug, info, warn or error: the least that is written.
+        json: JSON lines rather than text.
+        stream: where lines go; made by :func:`open_log_stream`.
+
+    Attributes:
+        lost_total: lines that could not be written.
+    """
+
+    def __init__(self, level: str, json: bool, stream: BinaryIO) -> None:
+        self.lost_total = 0
+        self._stream = stream
+        self.apply(level, json, stream)
+
+    def apply(self, level: str, json: bool, stream: BinaryIO) -> None:
+        """Another level, format and stream from the next line on; the old stream is closed."""
+        old, self._stream = self._stream, stream
+        self._least = RANKS[level]
+        self._line = json_line if json else text_line
+        if old is not stream:
+            old.close()
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Writes one event."""
+        if RANKS[level_of(event)] < self._least:
+            return
+        try:
+            self._stream.write(self._line(event))
+        except (OSError, ValueError, TypeError, OverflowError, msgspec.MsgspecError):
+            self.lost_total += 1
+
+    def tell_stderr(self, line: str) -> None:
+        """Shows a line on stderr where the log goes elsewhere: whoever started us by hand must see it."""
+        if self._stream.fileno() != 2:
+            print(line, file=sys.stderr)
+
+    def close(self) -> None:
+        """Closes the stream."""
+        self._stream.close()

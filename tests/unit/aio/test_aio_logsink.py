@@ -1,0 +1,106 @@
+"""The log of our programs."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.logger import LogLevel
+from twisted.python.failure import Failure
+
+from daemon.aio.logsink import LogSink, json_line, level_of, open_log_stream, text_line
+from daemon.errors import StorageError
+
+
+def event(level: LogLevel = LogLevel.info, text: str = "agent {agent_id}", **fields: Any) -> dict[str, Any]:
+    return {"log_level": level, "log_format": text, "log_time": 0.0, "log_namespace": "x", **fields}
+
+
+def test_a_json_line_has_time_level_message_and_plain_fields() -> None:
+    line = json_line(event(agent_id="a", count=3, thing=object(), big=2**70))
+    assert line.endswith(b"\n")
+    assert json.loads(line) == {
+        "timestamp": "1970-01-01T00:00:00.000Z", "level": "info", "message": "agent a", "agent_id": "a",
+        "count": 3,
+    }
+
+
+def test_hostile_text_stays_one_line_of_good_json() -> None:
+    line = json_line(event(agent_id="a\n\udcff\x00" + "x" * 100_000))
+    assert line.count(b"\n") == 1
+    assert len(line) < 20_000
+    json.loads(line)
+
+
+def test_a_failure_carries_its_traceback_in_one_field() -> None:
+    try:
+        raise ValueError("inside")
+    except ValueError:
+        broken = event(LogLevel.critical, "it broke", log_failure=Failure())
+    read = json.loads(json_line(broken))
+    assert (read["level"], read["message"]) == ("error", "it broke")
+    assert "ValueError: inside" in read["traceback"]
+    assert b"\n    " in text_line(broken)
+
+
+def test_a_text_line() -> None:
+    assert text_line(event(agent_id="a")) == b"1970-01-01T00:00:00.000Z info  agent a\n"
+
+
+def test_levels() -> None:
+    assert level_of(event(LogLevel.critical)) == "error"
+    assert level_of({"log_level": LogLevel.info, "log_namespace": "log_legacy"}) == "debug"
+    assert level_of({"log_level": LogLevel.info, "log_namespace": "twisted.internet.base"}) == "debug"
+    assert level_of({"log_level": LogLevel.error, "log_namespace": "twisted.internet.base"}) == "error"
+    assert level_of({"log_level": LogLevel.warn, "log_namespace": "log_legacy"}) == "warn"
+    assert level_of({}) == "info"
+
+
+def test_the_level_filters_and_can_change() -> None:
+    first, second = io.BytesIO(), io.BytesIO()
+    sink = LogSink("warn", True, first)
+    sink(event(agent_id="quiet"))
+    sink(event(LogLevel.warn, agent_id="loud"))
+    assert first.getvalue().count(b"\n") == 1
+    sink.apply("debug", False, second)
+    assert first.closed
+    sink(event(LogLevel.debug, agent_id="now"))
+    assert second.getvalue().endswith(b"debug agent now\n")
+
+
+class Full(io.BytesIO):
+    def write(self, data: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_line_that_cannot_be_written_is_counted() -> None:
+    sink = LogSink("info", True, Full())
+    sink(event(agent_id="a"))
+    assert sink.lost_total == 1
+    sink.close()
+    sink(event(agent_id="a"))
+    assert sink.lost_total == 2
+
+
+def test_a_file_is_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(b"before\n")
+    stream = open_log_stream(str(path), "log.file")
+    LogSink("info", True, stream)(event(agent_id="a"))
+    stream.close()
+    assert path.read_bytes().startswith(b"before\n{")
+    assert path.read_bytes().count(b"\n") == 2
+
+
+def test_a_file_that_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No such file"):
+        open_log_stream(str(tmp_path / "no" / "a.log"), "log.file")
+
+
+def test_closing_the_stream_leaves_stderr_open() -> None:
+    open_log_stream("", "log.file").close()
+    os.fstat(2)
