@@ -1,0 +1,7 @@
+"""``python -m daemon.agentkit`` is ``hostagent``."""
+
+from __future__ import annotations
+
+from daemon.agentkit.tap import main
+
+main()
