@@ -1,0 +1,264 @@
+"""What the daemon remembers of an agent, one file each: ``work_dir/state/agents/{id}.json``.
+
+The operator's intent, the identity of the running process and the restart history live here and
+outlive the daemon. Never in the agent's own folder: the agent must not be able to edit them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from daemon import faults
+from daemon.aio.reactor import Clock, DelayedCall
+from daemon.aio.threads import Threads
+from daemon.durable.atomic import read_bounded, remove_stale_temporaries, set_aside, write_atomic
+from daemon.errors import StorageError
+from daemon.interfaces import EventSink
+from daemon.model.agent import Identity, LastExit, Wanted
+from daemon.model.event import Severity
+
+SCHEMA = 1
+FILE_MAX = 256 * 1024  # bytes; a real one is under 2 KiB
+SAVE_WITHIN_S = 0.2  # identity is on disk this soon after a spawn
+RETRY_S = 5.0  # after a failed save
+SAVE_DEADLINE_S = 30.0
+LANE = "metadata"
+
+
+class AgentMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent's file. Times ending in ``_at`` are wall time, in ``_mono`` monotonic within ``boot_id``.
+
+    Attributes:
+        wanted: the operator's intent.
+        mark: the agent's token, made once per agent and work_dir.
+        run: the spawn the identity belongs to.
+        identity: the leader's process, None when none runs.
+        spec_hash: what that process was started with.
+        stop_signal, stop_timeout: as configured at the last spawn, for an agent that has left the file.
+        exits_in_a_row: the back-off's n.
+        restart_count: automatic restarts since the last reset.
+        restarts_mono: when the automatic restarts of the last hour were carried out.
+        next_try_mono: when the next try comes, None for none.
+        gave_up: ``failed``: ``max_retries`` were used up, or the policy leaves a failure down.
+        settled: it ended and the policy leaves it so.
+        boot_id: the boot in which the ``_mono`` fields and ``settled`` mean something.
+        ever_heartbeat: whether a heartbeat ever came; arms the heartbeat check.
+        version_key: the binary's device, inode, size and mtime when ``version`` was asked for.
+    """
+
+    schema: int = SCHEMA
+    id: str
+    type: str = "custom"
+    wanted: Wanted = Wanted.RUNNING
+    mark: str = ""
+    run: str = ""
+    identity: Identity | None = None
+    spec_hash: str = ""
+    stop_signal: str = "TERM"
+    stop_timeout: float = 30.0
+    started_at: float = 0.0
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    exits_in_a_row: int = 0
+    restart_count: int = 0
+    lifetime_restarts: int = 0
+    last_restart_at: float = 0.0
+    restarts_mono: tuple[float, ...] = ()
+    next_try_mono: float | None = None
+    gave_up: bool = False
+    settled: bool = False
+    boot_id: str = ""
+    last_exit: LastExit | None = None
+    ever_heartbeat: bool = False
+    version: str = ""
+    version_key: str = ""
+
+
+_DECODER = msgspec.json.Decoder(AgentMetadata)
+
+
+class FileMetadataStore:
+    """Loads and saves the files.
+
+    Saves are coalesced for 200 ms and run off the reactor; a save that fails is reported once, kept and
+    tried again, and never holds an agent up.
+
+    Args:
+        directory: ``work_dir/state/agents``; made by the caller.
+        clock: for coalescing.
+        threads: for the writing.
+        events: hears of corrupt files and failing disks.
+
+    Attributes:
+        write_failures_total: saves that failed since the start.
+    """
+
+    log = Logger()
+
+    def __init__(self, directory: Path, clock: Clock, threads: Threads, events: EventSink) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._threads = threads
+        self._events = events
+        self._dirty: dict[str, AgentMetadata | None] = {}
+        self._newest: dict[str, AgentMetadata | None] = {}  # so that a retry never stores the older one
+        self._timer: DelayedCall | None = None
+        self._writing = 0
+        self._idle: list[Deferred[None]] = []
+        self.write_failures_total = 0
+        self.failing = ""
+
+    def load_all(self) -> dict[str, AgentMetadata]:
+        """Reads every file; blocks, for the start only. A corrupt one is set aside and costs its own history.
+
+        Raises:
+            StorageError: the directory itself cannot be read.
+        """
+        found: dict[str, AgentMetadata] = {}
+        try:
+            remove_stale_temporaries(self._directory)
+            paths = sorted(self._directory.glob("*.json"))
+        except OSError as error:
+            raise StorageError(
+                f"cannot read {self._directory}: {error.strerror}; make it readable for the daemon's user"
+            ) from error
+        for path in paths:
+            metadata = self._load(path)
+            if metadata is not None:
+                found[metadata.id] = metadata
+        return found
+
+    def _load(self, path: Path) -> AgentMetadata | None:
+        try:
+            metadata = _DECODER.decode(read_bounded(path, FILE_MAX))
+            if metadata.id != path.stem:
+                raise ValueError(f"it names agent {metadata.id!r}")
+            if metadata.schema > SCHEMA:
+                raise ValueError(f"schema {metadata.schema} is newer than this daemon's {SCHEMA}")
+        except (OSError, ValueError, msgspec.MsgspecError, StorageError) as error:
+            self._set_aside(path, error)
+            return None
+        return metadata
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        try:
+            kept = str(set_aside(path))
+        except (OSError, StorageError) as why_not:
+            kept = f"its place ({why_not})"
+        message = (
+            f"the metadata of agent {path.stem} is unreadable ({error}); kept as {kept}, "
+            "its history begins anew"
+        )
+        self.log.error("D1004 {message}", message=message, error_code="D1004", agent_id=path.stem)
+        self._events.publish(
+            "agent.metadata_corrupt", message, severity=Severity.ERROR, agent_id=path.stem,
+            data={"code": "D1004", "kept": kept},
+        )
+
+    def save_soon(self, metadata: AgentMetadata) -> None:
+        """Has it on disk within 200 ms."""
+        self._dirty[metadata.id] = self._newest[metadata.id] = metadata
+        self._schedule(SAVE_WITHIN_S)
+
+    def forget(self, agent_id: str) -> None:
+        """Removes an agent's file soon."""
+        self._dirty[agent_id] = self._newest[agent_id] = None
+        self._schedule(SAVE_WITHIN_S)
+
+    def save_now(self, metadata: AgentMetadata) -> Deferred[None]:
+        """Saves at once; for a change of intent.
+
+        Returns:
+            fires when it is on disk; fails with StorageError (D1004) when it cannot be stored.
+        """
+        self._dirty.pop(metadata.id, None)
+        self._newest[metadata.id] = metadata
+        return self._write({metadata.id: metadata})
+
+    def _schedule(self, delay_s: float) -> None:
+        if self._timer is None:
+            self._timer = self._clock.callLater(delay_s, self._flush_due)
+
+    def _flush_due(self) -> None:
+        self._timer = None
+        batch, self._dirty = self._dirty, {}
+        if batch:
+            self._write(batch).addErrback(lambda _reported: None)  # _failed has reported and re-queued it
+
+    def _write(self, batch: dict[str, AgentMetadata | None]) -> Deferred[None]:
+        self._writing += 1
+        done = self._threads.run(LANE, SAVE_DEADLINE_S, self._write_files, batch)
+        done.addCallbacks(self._written, self._failed, errbackArgs=(batch,))
+        done.addBoth(self._rest)
+        return done
+
+    def _write_files(self, batch: dict[str, AgentMetadata | None]) -> None:
+        """On the lane's thread."""
+        for agent_id, metadata in batch.items():
+            path = self._directory / f"{agent_id}.json"
+            faults.hit("metadata.save")
+            if metadata is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_atomic(path, msgspec.json.encode(metadata))
+
+    def _written(self, _result: None) -> None:
+        if self.failing:
+            self.failing = ""
+            self._events.publish("storage.recovered", "the metadata of agents is saved again")
+
+    def _failed(self, failure: Failure, batch: dict[str, AgentMetadata | None]) -> Failure:
+        self.write_failures_total += 1
+        for agent_id in batch:
+            self._dirty.setdefault(agent_id, self._newest.get(agent_id))
+        self._schedule(RETRY_S)
+        cause = failure.getErrorMessage()
+        if not self.failing:
+            message = (
+                f"the metadata of agents cannot be saved in {self._directory} ({cause}); agents run on, "
+                f"saving is tried again every {RETRY_S:g} s: free space or mend the disk"
+            )
+            self.log.error("D1004 {message}", message=message, error_code="D1004")
+            self._events.publish(
+                "storage.failed", message, severity=Severity.ERROR, data={"code": "D1004", "cause": cause}
+            )
+        self.failing = cause
+        error = failure.value
+        if isinstance(error, StorageError):
+            return failure
+        return Failure(StorageError(f"cannot save in {self._directory}: {cause}"))
+
+    def _rest(self, result: Any) -> Any:
+        self._writing -= 1
+        if not self._writing:
+            idle, self._idle = self._idle, []
+            for waiter in idle:
+                waiter.callback(None)
+        return result
+
+    async def stop(self) -> None:
+        """Writes what is left, once, and waits for it."""
+        self._cancel_timer()
+        batch, self._dirty = self._dirty, {}
+        if batch:
+            try:
+                await self._write(batch)
+            except StorageError as error:
+                self.log.error("{error}; the last changes of {ids} are lost",
+                               error=str(error), ids=", ".join(batch), error_code="D1004")
+        if self._writing:
+            waiter: Deferred[None] = Deferred()
+            self._idle.append(waiter)
+            await waiter
+        self._cancel_timer()  # a save that failed just now has set it again
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,94 @@
+"""One spawn of an agent: log file, environment, process, and what is remembered of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from daemon import faults
+from daemon.agents.launch import build_launch
+from daemon.agents.logfile import log_path, open_log
+from daemon.agents.metadata import AgentMetadata
+from daemon.agents.process import AgentProcess, ProcessOwner
+from daemon.agents.world import AgentWorld
+from daemon.aio.process import Command
+from daemon.config.schema import AgentConfig
+from daemon.errors import AgentStartError
+from daemon.procfs.marks import writes_to
+
+RUN_HASH_DIGITS = 16
+
+
+def make_run(token: str, spec_hash: str) -> str:
+    """A spawn's token: random, and says with which configuration it was started."""
+    return f"{token[:16]}-{spec_hash[:RUN_HASH_DIGITS]}"
+
+
+def started_with(run: str, spec_hash: str) -> bool:
+    """Whether the spawn that made ``run`` had the configuration with that hash."""
+    return run.rpartition("-")[2] == spec_hash[:RUN_HASH_DIGITS]
+
+
+def spawn(
+    world: AgentWorld, owner: ProcessOwner, spec: AgentConfig, spec_hash: str, metadata: AgentMetadata
+) -> tuple[AgentProcess, AgentMetadata]:
+    """Starts the agent's process.
+
+    Returns:
+        the process under watch, and the metadata that remembers it (not saved yet).
+
+    Raises:
+        AgentStartError: D3001, with the cause and the next step.
+    """
+    run = make_run(world.new_token(), spec_hash)
+    launch = build_launch(
+        spec, daemon_env=world.daemon_env, socket=world.socket_path, mark=metadata.mark, run=run
+    )
+    process = AgentProcess(
+        owner, run=run, spec_hash=spec_hash, started_mono=world.clock.seconds(), adopted=False
+    )
+    log_fd = open_log(log_path(world.logs_dir, spec.id))
+    try:
+        faults.hit("agent.spawn")
+        command = Command(
+            argv=launch.argv, env=launch.env, cwd=launch.cwd,
+            stdout=log_fd, stderr=log_fd, umask=launch.umask,
+        )
+        process.attach(world.launcher.spawn(process, command))
+    except OSError as error:
+        raise AgentStartError(
+            f"{spec.binary_path} cannot be started: {error.strerror or error}; "
+            "run it by hand as the daemon's user to see why",
+            errno=error.errno,
+        ) from error
+    finally:
+        os.close(log_fd)
+    faults.hit("agent.spawned")
+    now = world.wall()
+    return process, msgspec.structs.replace(
+        metadata,
+        type=spec.type.value,
+        run=run,
+        identity=process.identity,
+        spec_hash=spec_hash,
+        stop_signal=spec.stop_signal,
+        stop_timeout=spec.stop_timeout,
+        started_at=now,
+        updated_at=now,
+        next_try_mono=None,
+        gave_up=False,
+        settled=False,
+        boot_id=world.boot_id,
+    )
+
+
+def log_owner_test(path: Path) -> Callable[[int], bool]:
+    """A test whether a pid has both its streams on the log as it is now."""
+    try:
+        found = path.stat()
+    except OSError:
+        return lambda _pid: False
+    return lambda pid: writes_to(pid, found.st_dev, found.st_ino)

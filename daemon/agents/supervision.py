@@ -1,0 +1,481 @@
+"""The loop of one agent: facts change, the reconcile rule is asked, its answer is carried out.
+
+:class:`Supervision` knows processes and timers; :class:`daemon.agents.instance.AgentInstance` adds what
+operators and heartbeats ask of it.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from daemon.agents import messages
+from daemon.agents.adopting import find_leader
+from daemon.agents.book import AgentBook
+from daemon.agents.decide import Decision, Do, Observed, Spec, decide
+from daemon.agents.exits import ExitReport, bury, leftovers
+from daemon.agents.metadata import AgentMetadata
+from daemon.agents.operations import OperationBoard
+from daemon.agents.process import AgentProcess
+from daemon.agents.pulse import Pulse
+from daemon.agents.restart import Then, Verdict
+from daemon.agents.spawning import spawn
+from daemon.agents.stopping import Stop, signal_number
+from daemon.agents.timers import Timers
+from daemon.agents.version import detect_version
+from daemon.agents.world import AgentWorld
+from daemon.config.schema import AgentConfig
+from daemon.config.spec_hash import spec_hash
+from daemon.errors import AgentStartError, AgentStopError, RequestError, RequestFault
+from daemon.model.agent import AgentState, ExitStatus, Wanted
+from daemon.model.event import Severity
+from daemon.procfs.table import ProcessTable
+
+
+class SupervisionObserver(Protocol):
+    """Who keeps the books over all agents."""
+
+    def leader_changed(self, agent: Supervision, old_pid: int, new_pid: int) -> None:
+        """Another process leads the agent; 0 for none."""
+        ...
+
+    def state_changed(self, agent: Supervision, old: AgentState, new: AgentState) -> None:
+        """It went from one state to another."""
+        ...
+
+    def forgotten(self, agent: Supervision) -> None:
+        """It has left the configuration and nothing of it is left."""
+        ...
+
+
+class Supervision:
+    """One agent.
+
+    Args:
+        agent_id: its id.
+        spec: its configuration; None when it has left the file.
+        metadata: what is remembered of it.
+        world: the rest of the daemon.
+        observer: hears of changes.
+
+    Attributes:
+        book: state, reason, metadata.
+        decision: the last one of the reconcile rule.
+        pulse: its heartbeats.
+        process: the leader under watch, None when none runs.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, agent_id: str, spec: AgentConfig | None, metadata: AgentMetadata, world: AgentWorld,
+        observer: SupervisionObserver,
+    ) -> None:
+        self.agent_id = agent_id
+        self.spec = spec
+        self.spec_hash = spec_hash(spec) if spec is not None else ""
+        self.book = AgentBook(agent_id, metadata, world, self._state_changed)
+        self.decision = Decision(do=Do.NOTHING, why="not looked at yet")
+        self.process: AgentProcess | None = None
+        self.pulse = Pulse()
+        self.board = OperationBoard()
+        self._world = world
+        self._observer = observer
+        self._timers = Timers(world.clock)
+        self._stop: Stop | None = None
+        self._burials: list[Deferred[None]] = []
+        self._survivors = False
+        self._asked = False  # an operator's start or restart that no spawn has answered yet
+        self._graceful = True
+        self._spawn_queued = False
+        self._retrying = False
+        self._spawns = 0
+        self._leaving = False
+
+    # ------------------------------------------------------------------ facts
+
+    @property
+    def state(self) -> AgentState:
+        """Its state."""
+        return self.book.state
+
+    @property
+    def metadata(self) -> AgentMetadata:
+        """What is remembered of it."""
+        return self.book.metadata
+
+    @property
+    def pid(self) -> int:
+        """The leader's pid, 0 when none lives."""
+        return self.process.pid if self.process is not None and self.process.alive else 0
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the configuration lets it run."""
+        return self.spec is not None and self.spec.enabled
+
+    @property
+    def _down(self) -> bool:
+        """Whether intent or configuration want it down."""
+        return self.metadata.wanted is Wanted.STOPPED or not self.enabled
+
+    # -------------------------------------------------------------- adoption
+
+    def take_over(self, table: ProcessTable) -> None:
+        """Takes back what an earlier daemon started, by verified identity; starts nothing yet."""
+        remembered = self.metadata.identity
+        if self.metadata.boot_id and self.metadata.boot_id != self._world.boot_id:
+            remembered = None
+            self.book.begin_after_reboot()
+        found = find_leader(self._world, self, self.metadata, self.spec_hash, table)
+        if found.process is not None:
+            self._taken_back(found.process)
+            if found.others:
+                self._track(bury(self._world, self.agent_id, self._leftovers(None), None))
+            return
+        self._survivors = found.others
+        self._retrying = self.metadata.next_try_mono is not None
+        if remembered is not None:
+            self._ended_while_away()
+
+    def _taken_back(self, process: AgentProcess) -> None:
+        world = self._world
+        age_s = world.clock.seconds() - process.started_mono
+        self._lead(process)
+        self.book.remember(
+            identity=process.identity, run=process.run, spec_hash=process.spec_hash,
+            boot_id=world.boot_id, started_at=world.wall() - age_s,
+            next_try_mono=None, gave_up=False, settled=False,
+        )
+        reason = f"taken back, pid {process.pid}"
+        left_s = (self.spec.start_seconds if self.spec is not None else 0.0) - age_s
+        if left_s > 0:
+            self.book.transition(AgentState.STARTING, reason)
+            self._timers.set("started", left_s, self._started)
+        else:
+            self.book.transition(AgentState.RUNNING, reason)
+            self._reset_count_later(age_s)
+        self.book.publish("agent.adopted", reason, pid=process.pid)
+
+    def _ended_while_away(self) -> None:
+        """Its process ended while no daemon watched: an exit like any other, its status unknown."""
+        reason = "ended while no daemon watched"
+        if self._down:
+            self.book.remember(identity=None, last_exit=self.book.last_exit(ExitStatus(), reason))
+            return
+        verdict = self.book.note_exit(self.spec, ExitStatus(), reason)
+        self.book.publish("agent.exited", f"{reason}; {messages.next_step(verdict)}", severity=Severity.WARN)
+        self._follow(verdict)
+
+    # -------------------------------------------------------------- the loop
+
+    def reconcile(self) -> None:
+        """Asks what should follow from the facts, and does it."""
+        if self._leaving or self._stop is not None:
+            return
+        self.decision = decision = self._decide()
+        match decision.do:
+            case Do.KEEP:
+                if self.state is AgentState.RUNNING:
+                    self.board.running(self._spawns)
+            case Do.SPAWN:
+                self._queue_spawn()
+            case Do.WAIT:
+                self._wait_for_next_try()
+            case Do.STOP | Do.RESTART | Do.CLEAN:
+                self._begin_stop(decision)
+            case Do.NOTHING | Do.FORGET:
+                self._rest(decision)
+
+    def _decide(self) -> Decision:
+        metadata = self.metadata
+        next_try = metadata.next_try_mono
+        due = not metadata.gave_up if next_try is None else next_try <= self._world.clock.seconds()
+        return decide(
+            Spec(configured=self.spec is not None, enabled=self.enabled, spec_hash=self.spec_hash),
+            metadata.wanted,
+            Observed(
+                alive=self.pid != 0,
+                spec_hash=self.process.spec_hash if self.process is not None else "",
+                survivors=self._survivors,
+                restart_asked=self._asked,
+                settled=metadata.settled,
+                due=due,
+            ),
+        )
+
+    def _rest(self, decision: Decision) -> None:
+        """Nothing should run and nothing does."""
+        if self._down:
+            if self._burials:  # a stop has ended only when what an earlier crash left is gone too
+                self._burials[-1].addCallback(lambda _gone: self.reconcile())
+                return
+            self._timers.cancel_all()
+            self._retrying = False
+            if self.metadata.next_try_mono is not None or self.metadata.gave_up:
+                self.book.remember(next_try_mono=None, gave_up=False)
+            self.book.transition(AgentState.STOPPED, decision.why)
+            self.board.stopped()
+        else:
+            last = self.metadata.last_exit
+            clean = last is not None and last.code == 0
+            self.book.transition(AgentState.STOPPED if clean else AgentState.FAILED, decision.why)
+        if decision.do is Do.FORGET:
+            self._leaving = True
+            self.board.abandon(RequestError(RequestFault.UNKNOWN, "it has left the configuration"))
+            self._world.store.forget(self.agent_id)
+            self._observer.forgotten(self)
+
+    def _wait_for_next_try(self) -> None:
+        if self.state not in (AgentState.RESTARTING, AgentState.FAILED):
+            new = AgentState.FAILED if self.metadata.gave_up else AgentState.RESTARTING
+            self.book.transition(new, self.decision.why)
+        next_try = self.metadata.next_try_mono
+        if next_try is not None and not self._timers.pending("next_try"):
+            self._timers.set("next_try", max(0.0, next_try - self._world.clock.seconds()), self.reconcile)
+
+    # --------------------------------------------------------------- spawning
+
+    def _queue_spawn(self) -> None:
+        if not self._spawn_queued:
+            self._spawn_queued = True
+            self._world.budget.run(self._spawn_now)
+
+    def _spawn_now(self) -> None:
+        self._spawn_queued = False
+        if self._leaving or self._stop is not None:
+            return
+        self.decision = decision = self._decide()  # what was queued asks again
+        if decision.do is not Do.SPAWN or self.spec is None:
+            self.reconcile()
+            return
+        automatic = self._retrying and not self._asked
+        self._asked = self._retrying = False
+        self._timers.cancel_all()
+        self._spawns += 1
+        self.book.transition(AgentState.STARTING, decision.why)
+        if automatic:
+            self.book.count_restart()
+        try:
+            process, metadata = spawn(self._world, self, self.spec, self.spec_hash, self.metadata)
+        except AgentStartError as error:
+            self._spawn_failed(error)
+            return
+        self.pulse.new_process()
+        self._lead(process)
+        self.book.keep(metadata)
+        self._timers.set("started", self.spec.start_seconds, self._started)
+
+    def _spawn_failed(self, error: AgentStartError) -> None:
+        verdict = self.book.note_exit(self.spec, ExitStatus(), error.message)
+        text = f"{error.message}; {messages.next_step(verdict)}"
+        self.log.warn("D3001 agent {agent_id}: {text}", agent_id=self.agent_id, text=text, error_code="D3001")
+        self.book.publish("agent.start_failed", text, severity=Severity.ERROR, code="D3001")
+        self.board.start_failed(error, self._spawns)
+        self._follow(verdict)
+        self.reconcile()
+
+    def _started(self) -> None:
+        """Its process has lived ``start_seconds``."""
+        process = self.process
+        if process is None or not process.alive or self._stop is not None:
+            return
+        self.book.transition(AgentState.RUNNING, f"started, pid {process.pid}")
+        self.book.publish("agent.started", f"runs, pid {process.pid}", pid=process.pid)
+        self._reset_count_later(0.0)
+        self.reconcile()
+        self._find_version()
+
+    def _reset_count_later(self, already_s: float) -> None:
+        metadata = self.metadata
+        if self.spec is not None and (metadata.exits_in_a_row or metadata.restart_count):
+            left_s = max(0.0, self.spec.restart.reset_after - already_s)
+            self._timers.set(
+                "reset", left_s, lambda: self.book.remember(exits_in_a_row=0, restart_count=0)
+            )
+
+    def _find_version(self) -> None:
+        if self.spec is not None and self.spec.version_command:
+            asking = Deferred.fromCoroutine(
+                detect_version(self._world, self.spec, self.metadata.version_key)
+            )
+            asking.addCallback(self._version_found)
+            self.log_failure(asking, "version")
+
+    def _version_found(self, found: tuple[str, str] | None) -> None:
+        if found is not None and not self._leaving:
+            self.book.remember(version=found[0], version_key=found[1])
+
+    # ------------------------------------------------------------------ exits
+
+    def process_exited(self, process: AgentProcess, status: ExitStatus) -> None:
+        """Its leader ended; see ProcessOwner."""
+        if process is not self.process or self._stop is not None:
+            return  # a stop under way waits for this itself
+        # The old group goes before the leader is reaped; the sweep for the rest follows the successor.
+        try:
+            process.signal_group(signal.SIGKILL)
+        except PermissionError as error:
+            self.log.warn("agent {agent_id}: its group may not be signalled: {error}",
+                          agent_id=self.agent_id, error=str(error))
+        was_starting = self.state is AgentState.STARTING
+        lived_s = self._world.clock.seconds() - process.started_mono
+        reason = messages.exit_reason(status)
+        self._timers.cancel_all()
+        self._lead(None)
+        if self._down:
+            self.book.remember(identity=None, last_exit=self.book.last_exit(status, reason))
+            announced, then = True, "nothing follows: it is not wanted"
+        else:
+            verdict = self.book.note_exit(self.spec, status, reason)
+            announced, then = self.pulse.announced_stop, messages.next_step(verdict)
+            if was_starting:
+                text = f"{reason} after {lived_s:.1f} s, before start_seconds had passed; its log says more"
+                self.board.start_failed(AgentStartError(text), self._spawns)
+            self._follow(verdict)
+        report = ExitReport(
+            process=process, status=status, reason=reason, lived_s=lived_s, announced=announced, then=then
+        )
+        if not self._down:
+            self.reconcile()  # the successor first
+        self._track(bury(self._world, self.agent_id, self._leftovers(process), report))
+        self.reconcile()
+
+    def _follow(self, verdict: Verdict) -> None:
+        """Enters the state the policy's verdict leads to."""
+        last = self.metadata.last_exit
+        text = f"{last.reason if last is not None else ''}; {messages.next_step(verdict)}"
+        self._retrying = verdict.then is not Then.LEAVE
+        if verdict.then is Then.RETRY:
+            self.book.transition(AgentState.RESTARTING, text)
+        elif verdict.then is Then.GIVE_UP:
+            self.book.transition(AgentState.FAILED, text)
+            self.book.publish(
+                "agent.failed", f"{verdict.why}; {messages.next_step(verdict)}",
+                severity=Severity.ERROR, code="D3001",
+            )
+        else:
+            clean = last is not None and last.code == 0
+            self.book.transition(AgentState.STOPPED if clean else AgentState.FAILED, text)
+
+    def _leftovers(self, old: AgentProcess | None) -> Any:
+        return leftovers(
+            self._world, self.agent_id, self.metadata.mark, old,
+            lambda: self.process if self.process is not old else None,
+        )
+
+    def _track(self, burial: Any) -> None:
+        done = Deferred.fromCoroutine(burial)
+        self._burials.append(done)
+        self.log_failure(done, "clean-up")
+        done.addCallback(lambda _done: self._burials.remove(done))
+
+    # --------------------------------------------------------------- stopping
+
+    def _begin_stop(self, decision: Decision) -> None:
+        graceful, self._graceful = self._graceful, True
+        metadata, spec = self.metadata, self.spec
+        self._timers.cancel_all()
+        self.book.transition(AgentState.STOPPING, decision.why)
+        self._stop = stop = Stop(
+            self._world, self.agent_id, self.process, self._leftovers(self.process),
+            stop_signal=signal_number(spec.stop_signal if spec is not None else metadata.stop_signal),
+            timeout_s=spec.stop_timeout if spec is not None else metadata.stop_timeout,
+            graceful=graceful,
+        )
+        running = Deferred.fromCoroutine(stop.run())
+        running.addCallbacks(self._stop_ended, self._stop_broke)
+        self.log_failure(running, "stop")
+
+    def _stop_ended(self, stop: Stop) -> None:
+        self._stop = None
+        self._survivors = False
+        process, why = self.process, self.book.reason
+        if process is not None:
+            status = (process.handle.status if process.handle is not None else None) or ExitStatus()
+            self._lead(None)
+            process.reap()
+            self.book.remember(
+                identity=None,
+                last_exit=self.book.last_exit(status, f"{messages.exit_reason(status)}; stopped: {why}"),
+            )
+        self.book.transition(AgentState.STOPPED, why)
+        self.book.publish("agent.stopped", messages.stopped(why, stop.ended_count))
+        self.board.stopped()
+        self.reconcile()
+
+    def _stop_broke(self, failure: Failure) -> None:
+        self._stop = None
+        error = failure.value
+        if not isinstance(error, AgentStopError):
+            self.log.failure("agent {agent_id}: stop", failure=failure, agent_id=self.agent_id)
+            error = AgentStopError(f"stop failed: {failure.getErrorMessage()}; the daemon's log says more")
+        self._asked = False
+        self.book.transition(AgentState.FAILED, error.message)
+        self.book.publish("agent.stop_failed", error.message, severity=Severity.ERROR, code="D3002")
+        self.board.stop_failed(error)
+
+    # ----------------------------------------------------------------- leaving
+
+    def leave(self) -> Deferred[None]:
+        """The daemon stops: no new work; fires when the work in hand has ended (the caller bounds the wait)."""
+        self._leaving = True
+        self._timers.cancel_all()
+        work = list(self._burials)
+        if self._stop is not None:
+            work.append(self._stop.done())
+        return _all(work)
+
+    def let_go(self) -> None:
+        """The daemon is gone: the agent stays."""
+        self._leaving = True
+        self._timers.cancel_all()
+        if self.process is not None:
+            self.process.forget()
+        self.board.abandon(stopping_error())
+
+    # ------------------------------------------------------------------- small
+
+    def _lead(self, process: AgentProcess | None) -> None:
+        old = self.process.pid if self.process is not None else 0
+        self.process = process
+        self._observer.leader_changed(self, old, process.pid if process is not None else 0)
+
+    def _state_changed(self, old: AgentState, new: AgentState) -> None:
+        self._observer.state_changed(self, old, new)
+
+    def log_failure(self, work: Deferred[Any], what: str) -> None:
+        """Ends a Deferred nobody else waits for: its failure is logged."""
+        work.addErrback(
+            lambda failure: self.log.failure(
+                "agent {agent_id}: {what}", failure=failure, agent_id=self.agent_id, what=what
+            )
+        )
+
+
+def stopping_error() -> RequestError:
+    """The answer to whoever asks or waits while the daemon stops."""
+    return RequestError(RequestFault.STOPPING, "the daemon is stopping")
+
+
+def _all(work: list[Deferred[None]]) -> Deferred[None]:
+    """Fires when all of these have, however they end."""
+    done: Deferred[None] = Deferred()
+    left = len(work)
+
+    def one(result: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            done.callback(None)
+        return result
+
+    if not work:
+        done.callback(None)
+    for item in work:
+        item.addBoth(one)
+    return done

@@ -1,0 +1,174 @@
+"""What the daemon shows of itself and its agents; bodies as the wire contract lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from daemon.agents.instance import AgentInstance
+from daemon.agents.logfile import log_path
+from daemon.agents.world import AgentWorld
+from daemon.model.agent import AgentState, HealthStatus
+from daemon.model.moment import rfc3339_or_none
+
+
+class HealthView(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent's health: the verdict, why, since when."""
+
+    status: str
+    reason: str
+    since: str | None
+
+
+class ExitView(msgspec.Struct, frozen=True, kw_only=True):
+    """How an agent's process ended last."""
+
+    code: int | None
+    signal: int | None
+    reason: str
+    at: str | None
+
+
+class AgentView(msgspec.Struct, frozen=True, kw_only=True):
+    """One agent, everything an operator asks about it. Times are RFC 3339 UTC, null when never."""
+
+    id: str
+    type: str
+    name: str
+    binary_path: str
+    config_file: str
+    work_dir: str
+    socket_path: str
+    enabled: bool
+    wanted: str
+    status: str
+    pid: int | None
+    version: str
+    start_time: str | None
+    uptime_seconds: float
+    restart_count: int
+    lifetime_restarts: int
+    last_restart: str | None
+    next_try: str | None
+    created_at: str | None
+    updated_at: str | None
+    last_heartbeat: str | None
+    cpu_percent: float | None
+    memory_bytes: int | None
+    health: HealthView
+    last_exit: ExitView | None
+    why: str
+    log_file: str
+    adopted: bool
+
+
+def agent_view(agent: AgentInstance, world: AgentWorld) -> AgentView:
+    """The view of an agent as it is now."""
+    metadata, spec, pulse = agent.metadata, agent.spec, agent.pulse
+    now, at = world.clock.seconds(), world.wall()
+    process = agent.process if agent.pid else None
+    next_try = metadata.next_try_mono
+    return AgentView(
+        id=agent.agent_id,
+        type=metadata.type if spec is None else spec.type.value,
+        name=spec.name if spec is not None else "",
+        binary_path=spec.binary_path if spec is not None else "",
+        config_file=spec.config_file if spec is not None else "",
+        work_dir=spec.work_dir if spec is not None else "",
+        socket_path=(spec.socket_path if spec is not None else "") or world.socket_path,
+        enabled=agent.enabled,
+        wanted=metadata.wanted.value,
+        status=agent.state.value,
+        pid=agent.pid or None,
+        version=metadata.version,
+        start_time=rfc3339_or_none(metadata.started_at) if process is not None else None,
+        uptime_seconds=round(now - process.started_mono, 3) if process is not None else 0.0,
+        restart_count=metadata.restart_count,
+        lifetime_restarts=metadata.lifetime_restarts,
+        last_restart=rfc3339_or_none(metadata.last_restart_at),
+        next_try=rfc3339_or_none(at + max(0.0, next_try - now)) if next_try is not None else None,
+        created_at=rfc3339_or_none(metadata.created_at),
+        updated_at=rfc3339_or_none(metadata.updated_at),
+        last_heartbeat=rfc3339_or_none(pulse.received_at),
+        cpu_percent=pulse.cpu if process is not None else None,
+        memory_bytes=pulse.memory if process is not None else None,
+        health=_health(agent, at - (now - agent.book.state_since)),
+        last_exit=_last_exit(agent),
+        why=_why(agent),
+        log_file=str(log_path(world.logs_dir, agent.agent_id)),
+        adopted=process is not None and process.adopted,
+    )
+
+
+def _health(agent: AgentInstance, since_at: float) -> HealthView:
+    """The health as far as the process itself shows it."""
+    if agent.state is AgentState.RUNNING:
+        status, reason = HealthStatus.HEALTHY, f"pid {agent.pid} lives"
+    elif agent.state is AgentState.STARTING:
+        status, reason = HealthStatus.STARTING, "it has not lived start_seconds yet"
+    else:
+        status, reason = HealthStatus.DEAD, "no process runs"
+    return HealthView(status=status.value, reason=reason, since=rfc3339_or_none(since_at))
+
+
+def _last_exit(agent: AgentInstance) -> ExitView | None:
+    last = agent.metadata.last_exit
+    if last is None:
+        return None
+    return ExitView(code=last.code, signal=last.signal, reason=last.reason, at=rfc3339_or_none(last.at))
+
+
+def _why(agent: AgentInstance) -> str:
+    """Wanted, observed, last decision: what an operator needs to understand the state."""
+    observed = f"pid {agent.pid} lives" if agent.pid else "no process"
+    decision = agent.decision
+    reason = f"; {agent.book.reason}" if agent.book.reason and agent.book.reason != decision.why else ""
+    return (
+        f"wanted {agent.metadata.wanted.value}, {observed}: {decision.do.value}, because {decision.why}{reason}"
+    )
+
+
+class ConfigState(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration in force and how the last reload went."""
+
+    path: str
+    loaded_at: str | None
+    ok: bool
+    error: str | None
+
+
+class ManagerState(msgspec.Struct, frozen=True, kw_only=True):
+    """The link to the Manager."""
+
+    address: str
+    connected: bool
+    since: str | None
+    last_error: str | None
+    queued: int
+    delivered: int
+    dropped: int
+
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """This host and its daemon."""
+
+    node_id: str
+    hostname: str
+    ip: str
+    os: str
+    arch: str
+    labels: Mapping[str, str]
+    daemon_version: str
+    agent_version: str
+    register_at: str | None
+    started_at: str | None
+    pid: int
+    work_dir: str
+    heartbeat_socket: str
+    control_socket: str
+    config: ConfigState
+    manager: ManagerState
+    agents: Mapping[str, int]
+    storage_error: str | None
+    events_lost: int

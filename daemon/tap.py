@@ -1,0 +1,194 @@
+"""The twistd plug-in ``hostdaemon``: options and ``makeService``; the one module that knows the reactor.
+
+It reads the configuration before anything heavy is imported: pyOpenSSL, which costs 12 MB, is kept out
+where nothing needs TLS, and ``--check`` answers without a reactor.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from twisted.python import usage
+
+import daemon
+
+if not getattr(daemon, "HOSTDAEMON", False):  # a plain check first: the next imports would fail obscurely
+    raise SystemExit(
+        "hostdaemon: the package 'daemon' found here is python-daemon's; "
+        "install hostdaemon in a virtual environment without it (pip uninstall python-daemon)"
+    )
+
+from daemon import __version__, faults
+from daemon.config.check import missing_files
+from daemon.config.load import DEFAULT_PATH, LoadedConfig, load
+from daemon.config.schema import Config, LogFormat, LogLevel
+from daemon.config.tls import needs_tls
+from daemon.errors import ConfigValidateError, DaemonError
+
+if TYPE_CHECKING:
+    from daemon.app import HostDaemon
+
+TAP_CFG = (Path("tap.cfg"), Path("/etc/hostdaemon/tap.cfg"))
+SECTION = "hostdaemon"
+_DEFAULTS = {
+    "config": str(DEFAULT_PATH), "log_level": "daemon.log_level", "log_format": "daemon.log_format",
+    "log_file": "daemon.log_file",
+}
+
+
+class Options(usage.Options):
+    """Options of ``twistd hostdaemon``. The command line wins over tap.cfg, that over the configuration."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "Keeps telemetry agents alive and healthy, collects host metrics, takes heartbeats. "
+        "Defaults of these options come from the section [hostdaemon] of tap.cfg in the working "
+        "directory, then of /etc/hostdaemon/tap.cfg."
+    )
+    optParameters = [
+        ["config", "c", None, f"the configuration file (default: {DEFAULT_PATH})"],
+        ["log-level", "l", None, "debug, info, warn or error (default: daemon.log_level of the configuration)"],
+        ["log-format", "f", None, "auto, text or json (default: daemon.log_format of the configuration)"],
+        ["log-file", "L", None, "'-' for stderr, or a path (default: daemon.log_file of the configuration)"],
+    ]
+    optFlags = [
+        ["check", None, "check the configuration and exit: status 0 good, 1 not (default: off)"],
+    ]
+
+    def opt_version(self) -> NoReturn:
+        """Display the version of hostdaemon and exit."""
+        print(f"hostdaemon {__version__}")
+        raise SystemExit(0)
+
+    def postOptions(self) -> None:
+        """Fills in what the command line left open."""
+        if self.parent is not None:
+            # twistd would find its own pid in its file after an exec of ourselves and refuse to start;
+            # the lock in work_dir is what holds a second daemon off.
+            self.parent["pidfile"] = None
+        try:
+            found = read_tap_cfg(TAP_CFG)
+        except (OSError, configparser.Error, ValueError) as error:
+            raise usage.UsageError(f"tap.cfg: {error}") from error
+        for name in ("config", "log-level", "log-format", "log-file"):
+            if self[name] is None:
+                self[name] = found.get(name.replace("-", "_"))
+        self["config"] = self["config"] or str(DEFAULT_PATH)
+        _one_of(self["log-level"], LogLevel, "--log-level")
+        _one_of(self["log-format"], LogFormat, "--log-format")
+
+
+def _one_of(value: str | None, kind: type[LogLevel] | type[LogFormat], name: str) -> None:
+    if value is not None and value not in [str(each.value) for each in kind]:
+        raise usage.UsageError(f"{name} must be one of {', '.join(e.value for e in kind)}, not {value!r}")
+
+
+def read_tap_cfg(candidates: tuple[Path, ...]) -> dict[str, str]:
+    """The options in the first tap.cfg that exists; paths in it are relative to it.
+
+    Raises:
+        OSError: it cannot be read.
+        configparser.Error: it is no INI file.
+        ValueError: it names an option that does not exist.
+    """
+    for path in candidates:
+        if not path.is_file():
+            continue
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read_string(path.read_text(encoding="utf-8"), str(path))
+        if not parser.has_section(SECTION):
+            return {}
+        found = {name.replace("-", "_"): value for name, value in parser.items(SECTION)}
+        unknown = sorted(set(found) - set(_DEFAULTS))
+        if unknown:
+            raise ValueError(f"{path}: unknown option {unknown[0]!r}; known are {', '.join(_DEFAULTS)}")
+        for name in ("config", "log_file"):
+            if found.get(name, "-") != "-":
+                found[name] = str(path.parent.absolute() / found[name])
+        return found
+    return {}
+
+
+def makeService(options: Options) -> HostDaemon:
+    """Makes the service tree; starts no thread, server or agent, for twistd may fork after it.
+
+    Raises:
+        SystemExit: 1 with one line per fault on stderr; with ``--check`` 0 or 1.
+    """
+    # Until our handler stands SIGHUP must not kill us. A handler, not SIG_IGN: that one would be inherited.
+    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+    try:
+        faults.arm(os.environ)
+        loaded = load(Path(options["config"]))
+    except ValueError as error:
+        _refuse([str(error)])
+    except DaemonError as error:
+        _refuse(_lines(error))
+    if options["check"]:
+        _check(loaded)
+    if not needs_tls(loaded.config) and "OpenSSL" not in sys.modules:
+        sys.modules["OpenSSL"] = None  # type: ignore[assignment]  # None: imports of it fail, Twisted does without
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"  # before grpc is imported, whoever imports it
+    try:
+        return _make(loaded, options)
+    except DaemonError as error:
+        _refuse(_lines(error))
+
+
+def _make(loaded: LoadedConfig, options: Options) -> HostDaemon:
+    from twisted.internet import reactor as global_reactor
+
+    from daemon.aio.logsink import LogSink, is_terminal, open_log_stream
+    from daemon.durable.lock import DirectoryLock
+    from daemon.durable.workdir import WorkDir
+
+    reactor: Any = global_reactor
+    # Twisted's timers go by wall time; a clock that is set must neither hold nor hurry anything.
+    reactor.seconds = time.monotonic
+    config: Config = loaded.config
+    paths = WorkDir(Path(config.daemon.work_dir))
+    paths.make()
+    lock = DirectoryLock(paths.root)
+    lock.acquire()
+    log_file = config.daemon.log_file if options["log-file"] is None else options["log-file"]
+    stream = open_log_stream("" if log_file == "-" else log_file, "daemon.log_file")
+    log_format = LogFormat(options["log-format"] or config.daemon.log_format)
+    in_json = log_format is LogFormat.JSON or (log_format is LogFormat.AUTO and not is_terminal(stream))
+    if log_format is LogFormat.AUTO and log_file in ("", "-"):
+        in_json = False  # stderr is read by people, or by a journal that adds its own fields
+    sink = LogSink(options["log-level"] or config.daemon.log_level.value, in_json, stream)
+
+    from daemon.app import HostDaemon
+
+    return HostDaemon(loaded, reactor, sink, lock)
+
+
+def _check(loaded: LoadedConfig) -> NoReturn:
+    """``--check``: everything ``load`` found, and what is missing on this host."""
+    missing = missing_files(loaded)
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if missing:
+        _refuse([f"D1002 {fault}" for fault in missing])
+    print(f"{loaded.path}: good; {len(loaded.config.agents)} agents")
+    raise SystemExit(0)
+
+
+def _lines(error: DaemonError) -> list[str]:
+    """One line for each fault."""
+    found = error.details.get("faults")
+    if isinstance(error, ConfigValidateError) and isinstance(found, tuple) and found:
+        return [f"{error.code.value} {fault}" for fault in found]
+    return [str(error)]
+
+
+def _refuse(lines: list[str]) -> NoReturn:
+    for line in lines:
+        print(f"hostdaemon: {line}", file=sys.stderr)
+    raise SystemExit(1)

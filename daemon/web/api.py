@@ -1,0 +1,302 @@
+"""The routes of the daemon, as the wire contract lists them; each translates and asks control."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from klein import Klein
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from daemon.agents.operations import Verb
+from daemon.aio.reactor import Clock
+from daemon.control.control import CheckResult, Control, Operated, parse_verb
+from daemon.errors import DaemonError, RequestError, RequestFault
+from daemon.events.stream import EventStream
+from daemon.heartbeat.http_receiver import HTTPHeartbeatReceiver
+from daemon.model.event import Event
+from daemon.model.moment import rfc3339
+from daemon.web.exposition import Exposition
+from daemon.web.problems import PROBLEM_TYPE, Problem, problem, problem_of
+from daemon.web.request import BoundedRequest
+from daemon.web.sse import event_body, serve_events
+
+JSON = b"application/json"
+HEARTBEAT_BODY_MAX = 16 * 1024
+EVENTS_LIMIT = 100
+EVENTS_LIMIT_MAX = 1000
+INDEX = {
+    "health": ["/livez", "/readyz"],
+    "node": "/v1/node",
+    "agents": "/v1/agents",
+    "host metrics": "/v1/metrics",
+    "events": "/v1/events?once",
+    "heartbeats": "/heartbeat/stats",
+    "prometheus": "/metrics",
+}
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+class Api:
+    """All routes on one Klein application.
+
+    Args:
+        clock: for keep-alives of event streams.
+        control: the daemon.
+        heartbeats: takes ``POST /heartbeat``.
+        exposition: ``/metrics``.
+    """
+
+    app = Klein()
+    log = Logger()
+
+    def __init__(
+        self, clock: Clock, control: Control, heartbeats: HTTPHeartbeatReceiver, exposition: Exposition
+    ) -> None:
+        self._clock = clock
+        self._control = control
+        self._heartbeats = heartbeats
+        self._exposition = exposition
+        self._streams: set[EventStream] = set()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Refuses new work and ends the event streams."""
+        self._stopping = True
+        for stream in tuple(self._streams):
+            stream.close()
+
+    # ------------------------------------------------------------------ health
+
+    @app.route("/livez", methods=["GET"])
+    @app.route("/-/healthy", methods=["GET"])
+    def livez(self, request: BoundedRequest) -> bytes:
+        """The loop turns: that this is answered says it."""
+        return self._checks(request, (CheckResult(name="loop", error=""),))
+
+    @app.route("/readyz", methods=["GET"])
+    @app.route("/health", methods=["GET"])
+    @app.route("/healthz", methods=["GET"])
+    @app.route("/-/ready", methods=["GET"])
+    def readyz(self, request: BoundedRequest) -> bytes:
+        """Configuration loaded, agents adopted, every configured listener up."""
+        return self._checks(request, self._control.readiness())
+
+    def _checks(self, request: BoundedRequest, results: tuple[CheckResult, ...]) -> bytes:
+        failing = [r for r in results if r.error]
+        if failing:
+            request.setResponseCode(503)
+        shown = results if _has(request, "verbose") else failing
+        body: dict[str, Any] = {"status": "unavailable" if failing else "ok"}
+        if shown:
+            body["checks"] = [{"name": r.name, "ok": not r.error, "error": r.error or None} for r in shown]
+        return self._json(request, body)
+
+    # ------------------------------------------------------------------- views
+
+    @app.route("/", methods=["GET"])
+    def index(self, request: BoundedRequest) -> bytes:
+        """Where to look."""
+        return self._json(request, INDEX)
+
+    @app.route("/v1/node", methods=["GET"])
+    def node(self, request: BoundedRequest) -> bytes:
+        """This host and its daemon."""
+        return self._json(request, self._control.node())
+
+    @app.route("/v1/metrics", methods=["GET"])
+    def host_metrics(self, request: BoundedRequest) -> bytes:
+        """The latest sample of every collector."""
+        return self._json(
+            request,
+            {
+                name: {"name": m.name, "timestamp": rfc3339(m.timestamp), "values": m.values}
+                for name, m in self._control.metrics().items()
+            },
+        )
+
+    @app.route("/metrics", methods=["GET"])
+    def metrics(self, request: BoundedRequest) -> bytes:
+        """For Prometheus."""
+        body, content_type = self._exposition.encode(request.getHeader("accept") or "")
+        request.setHeader(b"content-type", content_type.encode())
+        return body
+
+    @app.route("/v1/agents", methods=["GET"])
+    def agents(self, request: BoundedRequest) -> bytes:
+        """Every agent, or those of one ``type``."""
+        return self._json(request, {"agents": self._control.list_agents(_argument(request, "type"))})
+
+    @app.route("/v1/agents/<agent_id>", methods=["GET"])
+    def agent(self, request: BoundedRequest, agent_id: str) -> bytes:
+        """One agent."""
+        return self._json(request, self._control.agent(agent_id))
+
+    # -------------------------------------------------------------- operations
+
+    @app.route("/v1/agents/<any(start,stop,restart):verb>", methods=["POST"])
+    def operate_all(self, request: BoundedRequest, verb: str) -> Deferred[bytes]:
+        """Starts, stops or restarts every enabled agent."""
+        self._refuse_when_stopping()
+        work = self._control.operate_all(
+            parse_verb(verb), graceful=_flag(request, "graceful", True), peer=_peer(request)
+        )
+        return work.addCallback(lambda results: self._json(request, {
+            "results": {
+                name: {"success": r.success, "error": r.error} for name, r in results.items()
+            }
+        }))
+
+    @app.route("/v1/agents/<agent_id>/<any(start,stop,restart):verb>", methods=["POST"])
+    def operate(self, request: BoundedRequest, agent_id: str, verb: str) -> Deferred[bytes]:
+        """Starts, stops or restarts one agent and waits for the outcome, 90 s at most."""
+        self._refuse_when_stopping()
+        wanted = parse_verb(verb)
+        graceful = _flag(request, "graceful", True)
+        work = self._control.operate(agent_id, wanted, graceful=graceful, peer=_peer(request))
+        return work.addCallback(lambda done: self._operated(request, done, wanted))
+
+    def _operated(self, request: BoundedRequest, done: Operated, verb: Verb) -> bytes:
+        body = msgspec.to_builtins(done.view)
+        if done.in_progress:
+            request.setResponseCode(202)
+            body["message"] = f"{verb.value} goes on; look again"
+        if done.warnings:
+            body["warnings"] = list(done.warnings)
+        return self._json(request, body)
+
+    def _refuse_when_stopping(self) -> None:
+        if self._stopping:
+            raise RequestError(RequestFault.STOPPING, "the daemon is stopping", retry_after_s=5)
+
+    # ------------------------------------------------------------------ events
+
+    @app.route("/v1/events", methods=["GET"])
+    async def events(self, request: BoundedRequest) -> bytes:
+        """Server-sent events, resumed after Last-Event-ID; a JSON list with ``once``."""
+        last_id = request.getHeader("last-event-id") or _argument(request, "last_event_id") or None
+        if _has(request, "once"):
+            limit = _number(request, "limit", EVENTS_LIMIT, EVENTS_LIMIT_MAX)
+            found: tuple[Event, ...]
+            if last_id is None:
+                found = self._control.bus.latest(limit)
+            else:
+                found = (await self._control.bus.read_after(last_id, limit)).events
+            return self._json(request, {"events": [event_body(event) for event in found]})
+        self._refuse_when_stopping()
+        stream = EventStream(self._control.bus, last_id)
+        self._streams.add(stream)
+        try:
+            await serve_events(self._clock, request, stream)
+        finally:
+            stream.close()
+            self._streams.discard(stream)
+        return b""
+
+    # -------------------------------------------------------------- heartbeats
+
+    @app.route("/heartbeat", methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+    def heartbeat(self, request: BoundedRequest) -> bytes:
+        """An agent's heartbeat; every answer has the same form, errors included."""
+        if request.method != b"POST":
+            request.setHeader(b"allow", b"POST")
+            answer = self._heartbeats.refuse(405, "heartbeats are sent by POST")
+        elif request.too_large:
+            answer = self._heartbeats.refuse(413, f"a heartbeat has {HEARTBEAT_BODY_MAX} bytes at most")
+        else:
+            answer = self._heartbeats.submit(request.content.read())
+        request.setResponseCode(answer.status)
+        request.setHeader(b"content-type", JSON)
+        if answer.retry_after_s is not None:
+            request.setHeader(b"retry-after", b"%d" % answer.retry_after_s)
+        return answer.body()
+
+    @app.route("/heartbeat/stats", methods=["GET"])
+    def heartbeat_stats(self, request: BoundedRequest) -> bytes:
+        """Counters of ``POST /heartbeat``."""
+        return self._json(request, self._heartbeats.stats())
+
+    # ------------------------------------------------------------------ errors
+
+    @app.handle_errors(RequestError, DaemonError)
+    def known(self, request: BoundedRequest, failure: Failure) -> bytes:
+        """An error of ours: the table says its status."""
+        error = failure.value
+        if isinstance(error, RequestError) and error.retry_after_s is not None:
+            request.setHeader(b"retry-after", b"%d" % error.retry_after_s)
+        return write_problem(request, problem_of(error))
+
+    @app.handle_errors(HTTPException)
+    def no_route(self, request: BoundedRequest, failure: Failure) -> bytes:
+        """No such route, or not with this method."""
+        error = failure.value
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            request.setHeader(b"allow", ", ".join(sorted(error.valid_methods)).encode())
+        detail = f"{request.method.decode('ascii', 'replace')} {request.path.decode('utf-8', 'replace')}"
+        text = "is not a route of this daemon; / lists some" if error.code == 404 else "is not allowed here"
+        return write_problem(request, problem(error.code or 400, f"{detail} {text}"))
+
+    @app.handle_errors(CancelledError)
+    def client_left(self, request: BoundedRequest, failure: Failure) -> bytes:
+        """The client has gone; what it asked for goes on."""
+        return b""
+
+    @app.handle_errors(Exception)
+    def fault(self, request: BoundedRequest, failure: Failure) -> bytes:
+        """A fault of ours: logged here, not shown."""
+        self.log.failure("{method} {path}", failure=failure, method=request.method, path=request.path)
+        return write_problem(request, problem(500, "a fault of the daemon; its log says more"))
+
+    def _json(self, request: BoundedRequest, body: object) -> bytes:
+        request.setHeader(b"content-type", JSON)
+        return _encode(body)
+
+
+def write_problem(request: BoundedRequest, body: Problem) -> bytes:
+    """Sets status and type of a problem, returns its body."""
+    request.setResponseCode(body.status)
+    request.setHeader(b"content-type", PROBLEM_TYPE)
+    if body.status == 401:
+        request.setHeader(b"www-authenticate", b'Bearer realm="hostdaemon"')
+    return _encode(body)
+
+
+def _has(request: BoundedRequest, name: str) -> bool:
+    """Whether the query names it, also without a value (``?verbose``), which ``request.args`` leaves out."""
+    query = request.uri.partition(b"?")[2]
+    return any(part.partition(b"=")[0] == name.encode() for part in query.split(b"&"))
+
+
+def _argument(request: BoundedRequest, name: str) -> str:
+    values = request.args.get(name.encode(), [])
+    return values[-1].decode("utf-8", "replace") if values else ""
+
+
+def _flag(request: BoundedRequest, name: str, default: bool) -> bool:
+    text = _argument(request, name).lower()
+    if not text:
+        return default
+    if text in ("true", "1", "yes"):
+        return True
+    if text in ("false", "0", "no"):
+        return False
+    raise RequestError(RequestFault.INVALID, f"{name} must be true or false, not {text!r}")
+
+
+def _number(request: BoundedRequest, name: str, default: int, most: int) -> int:
+    text = _argument(request, name)
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise RequestError(RequestFault.INVALID, f"{name} must be a number from 1 to {most}, not {text!r}")
+    return int(text)
+
+
+def _peer(request: BoundedRequest) -> str:
+    return str(getattr(request, "peer", ""))
+
+

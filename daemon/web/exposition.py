@@ -1,0 +1,108 @@
+"""``/metrics``: the daemon's own state for Prometheus, read at each scrape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from daemon import __version__
+from daemon.agents.instance import AgentInstance
+from daemon.control.control import Control
+from daemon.model.agent import AgentState
+
+Extra = Callable[[], Iterator[Metric]]
+
+
+class DaemonMetrics(Collector):
+    """Metrics of agents, collectors, events and heartbeats; label ``agent`` is the configured id.
+
+    Args:
+        control: the daemon.
+        now: monotonic seconds, for ages.
+        extra: further families, of the receivers.
+    """
+
+    def __init__(self, control: Control, now: Callable[[], float], extra: Extra = lambda: iter(())) -> None:
+        self._control = control
+        self._now = now
+        self._extra = extra
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by the registry at each scrape."""
+        yield InfoMetricFamily("hostdaemon_build", "Version of the daemon.", {"version": __version__})
+        agents = self._control.agents.registry.list()
+        yield from self._agents(agents)
+        yield from self._collectors()
+        bus = self._control.bus
+        yield CounterMetricFamily(
+            "hostdaemon_events", "Events published since the start.", bus.published_total
+        )
+        yield CounterMetricFamily(
+            "hostdaemon_events_lost", "Events that could not be journalled.", bus.lost_total
+        )
+        yield GaugeMetricFamily(
+            "hostdaemon_config_last_reload_successful", "Whether the last load of the configuration succeeded.", 1
+        )
+        yield from self._extra()
+
+    def _agents(self, agents: tuple[AgentInstance, ...]) -> Iterator[Metric]:
+        state = GaugeMetricFamily(
+            "hostdaemon_agent_state", "1 for the state the agent is in.", labels=("agent", "state")
+        )
+        restarts = CounterMetricFamily(
+            "hostdaemon_agent_restarts", "Automatic restarts over the agent's life.", labels=("agent",)
+        )
+        started = GaugeMetricFamily(
+            "hostdaemon_agent_start_time_seconds", "Start of the process, Unix time.", labels=("agent",)
+        )
+        age = GaugeMetricFamily(
+            "hostdaemon_agent_heartbeat_age_seconds", "Since the last heartbeat.", labels=("agent",)
+        )
+        beats = CounterMetricFamily(
+            "hostdaemon_agent_heartbeats", "Heartbeats taken since the daemon's start.", labels=("agent",)
+        )
+        for agent in agents:
+            for each in AgentState:
+                state.add_metric((agent.agent_id, each.value), float(agent.state is each))
+            label = (agent.agent_id,)
+            restarts.add_metric(label, agent.metadata.lifetime_restarts)
+            beats.add_metric(label, agent.pulse.count_total)
+            if agent.pid:
+                started.add_metric(label, agent.metadata.started_at)
+            if agent.pulse.received_mono is not None:
+                age.add_metric(label, self._now() - agent.pulse.received_mono)
+        yield from (state, restarts, started, age, beats)
+
+    def _collectors(self) -> Iterator[Metric]:
+        duration = GaugeMetricFamily(
+            "hostdaemon_collector_duration_seconds", "Of the last round.", labels=("collector",)
+        )
+        success = GaugeMetricFamily(
+            "hostdaemon_collector_success", "Whether the last round succeeded.", labels=("collector",)
+        )
+        failures = CounterMetricFamily(
+            "hostdaemon_collector_failures", "Rounds that failed.", labels=("collector",)
+        )
+        for name, stats in self._control.collectors.stats().items():
+            duration.add_metric((name,), stats.duration_s)
+            success.add_metric((name,), float(stats.success))
+            failures.add_metric((name,), stats.failures_total)
+        yield from (duration, success, failures)
+
+
+class Exposition:
+    """Encodes the metrics as the scraper likes them: text 0.0.4 or OpenMetrics, by its Accept header."""
+
+    def __init__(self, metrics: DaemonMetrics) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(metrics)
+        ProcessCollector(registry=self._registry)
+
+    def encode(self, accept: str) -> tuple[bytes, str]:
+        """The body and its content type."""
+        encoder, content_type = choose_encoder(accept)
+        return encoder(self._registry), content_type

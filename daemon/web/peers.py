@@ -1,0 +1,65 @@
+"""Who is at the other end of the control socket."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+_UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlPeer:
+    """The process that connected."""
+
+    pid: int
+    uid: int
+    gid: int
+
+    def __str__(self) -> str:
+        return f"uid {self.uid} pid {self.pid}"
+
+
+def control_peer(connection: socket.socket) -> ControlPeer:
+    """Reads SO_PEERCRED.
+
+    Raises:
+        OSError: it is not a Unix socket.
+    """
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(data)
+    return ControlPeer(pid=pid, uid=uid, gid=gid)
+
+
+def groups_of(uid: int, gid: int) -> frozenset[int]:
+    """The groups of a user by the user database, with the one it connected with."""
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return frozenset({gid})
+    return frozenset({gid, *os.getgrouplist(name, gid)})
+
+
+def group_id(name: str) -> int | None:
+    """The number of a group, None when there is none of that name."""
+    if not name:
+        return None
+    try:
+        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def may_control(
+    peer: ControlPeer, *, own_uid: int, control_gid: int | None,
+    groups: Callable[[int, int], frozenset[int]] = groups_of,
+) -> bool:
+    """Whether a peer may use the control socket: root, the daemon's own user, or of the control group."""
+    if peer.uid in (0, own_uid):
+        return True
+    return control_gid is not None and control_gid in groups(peer.uid, peer.gid)

@@ -1,0 +1,46 @@
+"""A bounded request: bodies over the limit are dropped as they come, never stored."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+from twisted.web.http import HTTPChannel
+from twisted.web.server import Request
+
+BODY_MAX = 64 * 1024  # bytes; what a route takes may be less
+DRAIN_MAX = 4 * 1024 * 1024  # bytes of an over-long body we read to be able to answer
+
+
+class BoundedRequest(Request):
+    """A request whose body is at most :data:`BODY_MAX` bytes.
+
+    An over-long one is read and dropped up to :data:`DRAIN_MAX`, so that its sender hears 413 instead of
+    a broken pipe; beyond that the connection is closed.
+
+    Attributes:
+        too_large: the body was over the limit; ``content`` is empty then.
+    """
+
+    def __init__(self, channel: HTTPChannel, *args: Any, **kwargs: Any) -> None:
+        super().__init__(channel, *args, **kwargs)
+        self.too_large = False
+        self._body_bytes = 0
+
+    def gotLength(self, length: int | None) -> None:
+        """The header said how long the body is; None for a chunked one."""
+        super().gotLength(0)  # a BytesIO, never a temporary file
+        self.content = BytesIO()
+        if length is not None and length > BODY_MAX:
+            self.too_large = True
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """A piece of the body."""
+        self._body_bytes += len(data)
+        if self._body_bytes > BODY_MAX:
+            self.too_large = True
+        if not self.too_large:
+            super().handleContentChunk(data)
+        elif self._body_bytes > DRAIN_MAX:
+            self.content = BytesIO()
+            self.loseConnection()

@@ -1,0 +1,102 @@
+"""Events to a browser or a program as they happen (server-sent events, WHATWG HTML 9.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from daemon.aio.reactor import Clock
+from daemon.errors import StorageError
+from daemon.events.stream import EventStream, Gap, StreamClosed
+from daemon.model.event import Event
+from daemon.model.moment import rfc3339
+from daemon.web.request import BoundedRequest
+
+KEEP_ALIVE_S = 15.0  # a comment, so that proxies and clients see that the stream lives
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def event_body(event: Event) -> dict[str, Any]:
+    """An event as JSON: all keys, times as RFC 3339."""
+    return {
+        "id": event.id, "at": rfc3339(event.at), "type": event.type, "severity": event.severity.value,
+        "agent_id": event.agent_id or None, "message": event.message, "data": event.data,
+    }
+
+
+def frame(item: Event | Gap) -> bytes:
+    """One event, or the notice of a gap, as the stream shows it."""
+    if isinstance(item, Gap):
+        return b"event: gap\ndata: " + _encode({"after": item.after, "lost": item.lost}) + b"\n\n"
+    # JSON has no raw line breaks, so one data line always serves.
+    head = f"id: {item.id}\nevent: {item.type}\ndata: ".encode()
+    return head + _encode(event_body(item)) + b"\n\n"
+
+
+@implementer(IPushProducer)
+class _Pace:
+    """Holds the stream while the client does not read."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._waiter: Deferred[None] | None = None
+
+    def pauseProducing(self) -> None:
+        """The client's buffer is full."""
+        if self._waiter is None:
+            self._waiter = Deferred()
+
+    def resumeProducing(self) -> None:
+        """The client reads again."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.callback(None)
+
+    def stopProducing(self) -> None:
+        """The client has gone."""
+        self.stopped = True
+        self.resumeProducing()
+
+    async def ready(self) -> None:
+        """Waits until the client reads."""
+        if self._waiter is not None:
+            await self._waiter
+
+
+async def serve_events(clock: Clock, request: BoundedRequest, stream: EventStream) -> None:
+    """Writes the stream to the client until either ends; never holds more than the stream's bound for it."""
+    request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
+    request.setHeader(b"cache-control", b"no-store")
+    request.write(b"retry: 2000\n\n")
+    pace = _Pace()
+    request.registerProducer(pace, True)
+    alive = True
+
+    def keep_alive() -> None:
+        nonlocal timer
+        if alive and not pace.stopped:
+            request.write(b": alive\n\n")
+            timer = clock.callLater(KEEP_ALIVE_S, keep_alive)
+
+    timer = clock.callLater(KEEP_ALIVE_S, keep_alive)
+    try:
+        while not pace.stopped:
+            item = await stream.next()
+            request.write(frame(item))
+            await pace.ready()
+    except (StreamClosed, CancelledError):
+        return
+    except StorageError as error:
+        body = _encode({"code": error.code.value, "detail": error.message})
+        request.write(b"event: error\ndata: " + body + b"\n\n")
+    finally:
+        alive = False
+        if timer.active():
+            timer.cancel()
+        if not pace.stopped:
+            request.unregisterProducer()
