@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import secrets
@@ -130,7 +131,7 @@ class HostDaemon(MultiService):
         sockets = [config.daemon.socket_path, *(a.socket_path for a in config.agents if a.socket_path)]
         self.heartbeats = HeartbeatReceiver(
             reactor, wall, self.agents, self.bus, sockets,
-            require_pid_match=beat.require_pid_match, max_rate=beat.max_rate, cores=cores,
+            require_pid_match=beat.require_pid_match, max_rate=math.ceil(beat.max_rate), cores=cores,
         )
         self.http_heartbeats = HTTPHeartbeatReceiver(
             clock, wall, self.agents, workers=beat.workers, queue_size=beat.queue, cores=cores
@@ -186,7 +187,7 @@ class HostDaemon(MultiService):
 
     def setServiceParent(self, parent: Any) -> None:
         """Called by twistd with its application: our log becomes its log."""
-        super().setServiceParent(parent)  # type: ignore[no-untyped-call]  # Twisted leaves Service unannotated
+        super().setServiceParent(parent)
         if hasattr(parent, "setComponent"):
             parent.setComponent(ILogObserver, self._sink)
 

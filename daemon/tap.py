@@ -53,7 +53,7 @@ class Options(usage.Options):
     )
     optParameters = [
         ["config", "c", None, f"the configuration file (default: {DEFAULT_PATH})"],
-        ["log-level", "l", None, "debug, info, warn or error (default: daemon.log_level of the configuration)"],
+        ["log-level", "l", None, "debug, info, warn or error (default: daemon.log_level of the config)"],
         ["log-format", "f", None, "auto, text or json (default: daemon.log_format of the configuration)"],
         ["log-file", "L", None, "'-' for stderr, or a path (default: daemon.log_file of the configuration)"],
     ]

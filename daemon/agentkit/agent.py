@@ -11,7 +11,6 @@ from twisted.logger import Logger
 from daemon.agentkit.channel import UnixReactor
 from daemon.agentkit.config import AgentConfig, LogConfig
 from daemon.agentkit.http import AgentSite, HttpListener, TcpReactor
-from daemon.model.moment import rfc3339
 from daemon.agentkit.sender import HeartbeatSender, SenderSettings
 from daemon.agentkit.usage import OwnUsage
 from daemon.agentkit.views import (
@@ -26,6 +25,7 @@ from daemon.aio.reactor import ThreadReactor
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.errors import ConfigValidateError, DaemonError
 from daemon.interfaces import WallClock
+from daemon.model.moment import rfc3339
 
 log = Logger()
 

@@ -21,12 +21,12 @@ from twisted.python.failure import Failure
 
 from daemon.agentkit.channel import Channel, NotDelivered, UnixChannel, UnixReactor
 from daemon.agentkit.message import RUNNING, STOPPING, HeartbeatMessage, encode
-from daemon.model.moment import rfc3339
 from daemon.agentkit.usage import OwnUsage
 from daemon.aio.backoff import backoff_delay
 from daemon.aio.periodic import Periodic
 from daemon.aio.reactor import DelayedCall
 from daemon.interfaces import WallClock
+from daemon.model.moment import rfc3339
 
 log = Logger()
 

@@ -23,8 +23,8 @@ from daemon.agentkit.config import DEFAULT_PATH, KEYS, AgentConfig, load_config
 from daemon.errors import DaemonError
 
 if TYPE_CHECKING:
-    from daemon.aio.logsink import LogSink
     from daemon.agentkit.service import AgentService
+    from daemon.aio.logsink import LogSink
 
 LEAVE_S = 3.0  # a name server that hangs may hold a thread of the reactor; the exit does not wait longer
 

@@ -160,7 +160,7 @@ class Terminator:
         killed: set[Identity] = set()
         kill_until = 0.0
         while True:
-            found = [p for p in find(await self._sweeper.sweep())]
+            found = list(find(await self._sweeper.sweep()))
             if not found:
                 return Ended(count=len(asked | killed))
             now = self._clock.seconds()

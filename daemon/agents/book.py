@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from daemon.agents.messages import restart_policy
 from daemon.agents.metadata import AgentMetadata
-from daemon.agents.restart import HOUR_S, Verdict, Then, after_exit
+from daemon.agents.restart import HOUR_S, Then, Verdict, after_exit
 from daemon.agents.states import may_follow
 from daemon.agents.world import AgentWorld
 from daemon.config.schema import AgentConfig

@@ -55,7 +55,7 @@ def leftovers(
         old: the leader that ended or is being ended; its session counts while its pid is pinned.
         current: the successor at the time of each look, None for none.
     """
-    writes_to_log = log_owner_test(log_path(world.logs_dir, agent_id))
+    writes_to_log = log_owner_test(world, agent_id)
 
     def find(table: ProcessTable) -> list[Process]:
         keep = current()

@@ -30,7 +30,7 @@ class AgentInstance(Supervision):
         if leader and pid == leader:
             return True
         stat = read_stat(pid)
-        if stat is None or stat.dead:
+        if stat is None:  # an unreaped zombie still counts: its pid is nobody else's
             return False
         if leader and stat.session == leader:
             return True

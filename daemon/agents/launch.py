@@ -15,6 +15,7 @@ from daemon.config.schema import AgentConfig
 from daemon.errors import AgentStartError
 from daemon.procfs import marks
 
+ACCOUNT_MAX = 2**32 - 2  # uid_t and gid_t; one more means "as it is" to chown(2)
 SANE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -85,11 +86,14 @@ def account_of(user: str, group: str) -> tuple[int, int]:
             gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
     except KeyError:
         raise AgentStartError(f"group {group!r} does not exist; create it or correct group") from None
+    for key, number in (("user", uid), ("group", gid)):
+        if number > ACCOUNT_MAX:
+            raise AgentStartError(f"{key} {number} is larger than the largest, {ACCOUNT_MAX}; correct {key}")
     return uid, gid
 
 
 def wrapped(spec: AgentConfig, account: tuple[int, int], *, prlimit: str, setpriv: str) -> tuple[str, ...]:
-    """The argument list with util-linux's prlimit(1) and setpriv(1) where limits, user or group ask for them."""
+    """The argument list, with util-linux's prlimit(1) and setpriv(1) before it where they are asked for."""
     argv: tuple[str, ...] = (spec.binary_path, *spec.args)
     uid, gid = account
     if uid >= 0 or gid >= 0:
@@ -154,11 +158,12 @@ def prepare_work_dir(spec: AgentConfig) -> None:
     path = Path(spec.work_dir)
     if path.is_dir():
         return
+    account = account_of(spec.user, spec.group)  # first: a folder left behind would keep the wrong owner
     try:
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o755)
         if spec.user or spec.group:
-            os.chown(path, *account_of(spec.user, spec.group))
+            os.chown(path, *account)
     except OSError as error:
         raise AgentStartError(
             f"work_dir {path} of agent {spec.id} cannot be made: {error}; make it or correct work_dir"

@@ -154,7 +154,7 @@ class MultiAgentManager(Service):
     def owner_of(self, pid: int) -> AgentInstance | None:
         """See AgentDirectory."""
         stat = read_stat(pid) if pid > 0 else None
-        if stat is None or stat.dead:
+        if stat is None:  # an unreaped zombie still counts: its pid is nobody else's
             return None
         agent = self._leaders.get(pid) or self._leaders.get(stat.session)
         if agent is not None:
@@ -202,7 +202,7 @@ class MultiAgentManager(Service):
 
     def stopService(self) -> Deferred[None]:
         """Leaves; see :meth:`leave`."""
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted leaves Service unannotated
+        super().stopService()
         return Deferred.fromCoroutine(self.leave())
 
 

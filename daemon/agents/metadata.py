@@ -25,7 +25,7 @@ from daemon.model.event import Severity
 
 SCHEMA = 1
 FILE_MAX = 256 * 1024  # bytes; a real one is under 2 KiB
-SAVE_WITHIN_S = 0.2  # identity is on disk this soon after a spawn
+SAVE_WITHIN_S = 0.1  # identity is on disk this soon after a spawn, and the disk's own time
 RETRY_S = 5.0  # after a failed save
 SAVE_DEADLINE_S = 30.0
 LANE = "metadata"
@@ -86,7 +86,7 @@ _DECODER = msgspec.json.Decoder(AgentMetadata)
 class FileMetadataStore:
     """Loads and saves the files.
 
-    Saves are coalesced for 200 ms and run off the reactor; a save that fails is reported once, kept and
+    Saves are coalesced for 100 ms and run off the reactor; a save that fails is reported once, kept and
     tried again, and never holds an agent up.
 
     Args:
@@ -141,7 +141,7 @@ class FileMetadataStore:
                 raise ValueError(f"it names agent {metadata.id!r}")
             if metadata.schema > SCHEMA:
                 raise ValueError(f"schema {metadata.schema} is newer than this daemon's {SCHEMA}")
-        except (OSError, ValueError, msgspec.MsgspecError, StorageError) as error:
+        except (OSError, ValueError, RecursionError, msgspec.MsgspecError, StorageError) as error:
             self._set_aside(path, error)
             return None
         return metadata

@@ -103,12 +103,12 @@ def after_exit(
         return Verdict(then=Then.LEAVE, delay_s=None, why="restart policy never")
     if policy.policy is Policy.ON_FAILURE and status.clean:
         return Verdict(then=Then.LEAVE, delay_s=None, why="it exited with 0; restart policy on-failure")
+    hour = hour_delay(now_s, restarts, policy.max_restarts_per_hour)
     if 0 < policy.max_retries <= n:
-        slow = policy.slow_retry_s if policy.slow_retry_s > 0 else None
+        slow = max(policy.slow_retry_s, hour) if policy.slow_retry_s > 0 else None
         return Verdict(then=Then.GIVE_UP, delay_s=slow, why=f"it ended {n + 1} times in a row")
     delay = base_delay(n, policy)
     delay += delay * policy.jitter * random_unit
-    hour = hour_delay(now_s, restarts, policy.max_restarts_per_hour)
     if hour > delay:
         return Verdict(
             then=Then.RETRY, delay_s=hour, why=f"{policy.max_restarts_per_hour} restarts in the last hour"

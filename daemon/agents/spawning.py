@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
@@ -17,19 +16,32 @@ from daemon.agents.world import AgentWorld
 from daemon.aio.process import Command
 from daemon.config.schema import AgentConfig
 from daemon.errors import AgentStartError
-from daemon.procfs.marks import writes_to
 
 RUN_HASH_DIGITS = 16
+LEADER_TICKS = 5  # from the token to the fork, on a busy host
 
 
-def make_run(token: str, spec_hash: str) -> str:
-    """A spawn's token: random, and says with which configuration it was started."""
-    return f"{token[:16]}-{spec_hash[:RUN_HASH_DIGITS]}"
+def make_run(token: str, ticks: int, spec_hash: str) -> str:
+    """A spawn's token: random, and says when and with which configuration it was started."""
+    return f"{token[:16]}-{ticks:x}-{spec_hash[:RUN_HASH_DIGITS]}"
 
 
 def started_with(run: str, spec_hash: str) -> bool:
     """Whether the spawn that made ``run`` had the configuration with that hash."""
     return run.rpartition("-")[2] == spec_hash[:RUN_HASH_DIGITS]
+
+
+def may_lead(run: str, start_ticks: int) -> bool:
+    """Whether a process with that start time can be the one the spawn itself made.
+
+    Its children carry the same run but begin later; a tick is 10 ms, and fork follows the token at once.
+    """
+    fields = run.split("-")
+    try:
+        spawned_ticks = int(fields[1], 16) if len(fields) == 3 else 0
+    except ValueError:
+        return False
+    return 0 <= start_ticks - spawned_ticks <= LEADER_TICKS
 
 
 def spawn(
@@ -43,7 +55,7 @@ def spawn(
     Raises:
         AgentStartError: D3001, with the cause and the next step.
     """
-    run = make_run(world.new_token(), spec_hash)
+    run = make_run(world.new_token(), world.boot_ticks(), spec_hash)
     launch = build_launch(
         spec, daemon_env=world.daemon_env, socket=world.socket_path, mark=metadata.mark, run=run
     )
@@ -85,10 +97,10 @@ def spawn(
     )
 
 
-def log_owner_test(path: Path) -> Callable[[int], bool]:
-    """A test whether a pid has both its streams on the log as it is now."""
+def log_owner_test(world: AgentWorld, agent_id: str) -> Callable[[int], bool]:
+    """A test whether a pid has both its streams on the agent's log as it is now."""
     try:
-        found = path.stat()
+        found = log_path(world.logs_dir, agent_id).stat()
     except OSError:
         return lambda _pid: False
-    return lambda pid: writes_to(pid, found.st_dev, found.st_ino)
+    return lambda pid: world.writes_to(pid, found.st_dev, found.st_ino)

@@ -104,7 +104,7 @@ class Stop:
             if process.alive:
                 if not self._hurried:
                     self.log.warn(
-                        "agent {agent_id}: pid {pid} still lives {timeout_s} s after {signal}; SIGKILL follows",
+                        "agent {agent_id}: pid {pid} lives {timeout_s} s after {signal}; SIGKILL follows",
                         agent_id=self._agent_id, pid=process.pid, timeout_s=self._timeout_s,
                         signal=signal.Signals(self._signal).name,
                     )

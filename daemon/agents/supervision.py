@@ -422,7 +422,7 @@ class Supervision:
     # ----------------------------------------------------------------- leaving
 
     def leave(self) -> Deferred[None]:
-        """The daemon stops: no new work; fires when the work in hand has ended (the caller bounds the wait)."""
+        """The daemon stops: no new work; fires when the work in hand has ended (the caller bounds it)."""
         self._leaving = True
         self._timers.cancel_all()
         work = list(self._burials)

@@ -15,13 +15,13 @@ log = Logger()
 
 TIMEOUT_S = 10.0
 OUTPUT_MAX = 64 * 1024
-_VERSION = re.compile(r"(?<![\w.])v?(\d+\.\d+(?:\.\d+)*(?:[-+~][0-9A-Za-z.+~-]+)?)")
+_VERSION = re.compile(r"(?<![\w.])v?([0-9]+\.[0-9]+(?:\.[0-9]+)*(?:[-+~][0-9A-Za-z.+~-]+)?)")
 
 
 def parse_version(output: str) -> str:
     """The first thing that looks like a version (``1.2``, ``8.11.3``, ``1.0.0-SNAPSHOT``), or empty."""
     found = _VERSION.search(output)
-    return found.group(1) if found is not None else ""
+    return found.group(1).rstrip(".+~-") if found is not None else ""
 
 
 def version_key(path: str) -> str:

@@ -14,6 +14,8 @@ from daemon.aio.reactor import Clock
 from daemon.aio.threads import Threads
 from daemon.aio.turn import TurnBudget
 from daemon.interfaces import EventSink, WallClock
+from daemon.procfs.age import boot_ticks
+from daemon.procfs.marks import writes_to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,8 @@ class AgentWorld:
         new_token: makes a random 128-bit token in hex.
         random_unit: numbers in [0, 1) for jitter.
         process_age_s: seconds since a process with those start ticks began.
+        boot_ticks: now, in the unit of start ticks.
+        writes_to: whether a pid has both its streams on the file with that device and inode.
     """
 
     clock: Clock
@@ -49,3 +53,5 @@ class AgentWorld:
     new_token: Callable[[], str]
     random_unit: Callable[[], float]
     process_age_s: Callable[[int], float]
+    boot_ticks: Callable[[], int] = boot_ticks
+    writes_to: Callable[[int, int, int], bool] = writes_to

@@ -146,8 +146,8 @@ class LogSink:
 
     def tell_stderr(self, line: str) -> None:
         """Shows a line on stderr where the log goes elsewhere: whoever started us by hand must see it."""
-        if self._stream.fileno() != 2:
-            print(line, file=sys.stderr)
+        if self._stream.fileno() != 2 and sys.__stderr__ is not None:
+            print(line, file=sys.__stderr__, flush=True)  # sys.stderr itself is the log by now
 
     def close(self) -> None:
         """Closes the stream."""

@@ -1,4 +1,4 @@
-"""What we need of a reactor, as types; Twisted's zope interfaces say the same but a type checker cannot see it.
+"""What we need of a reactor, as types: Twisted's zope interfaces say the same, unseen by type checkers.
 
 A parameter takes the smallest of these that serves. ``twisted.internet.task.Clock`` is a
 :class:`Clock`, the global reactor is all of them.

@@ -51,13 +51,14 @@ class Threads(Protocol):
 
 
 class _Job:
-    __slots__ = ("args", "call", "deferred", "kwargs", "settled", "timer")
+    __slots__ = ("args", "call", "deferred", "kwargs", "overdue", "settled", "timer")
 
     def __init__(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.call = call
         self.args = args
         self.kwargs = kwargs
         self.settled = False
+        self.overdue = False
         self.timer: Any = None
         self.deferred: Deferred[Any] = Deferred(self._cancelled)
 
@@ -159,7 +160,7 @@ class ThreadLanes:
     def _done(self, lane: _Lane, job: _Job, result: Any) -> None:
         self._pending -= 1
         lane.pending -= 1
-        if job.settled and lane.overdue:
+        if job.overdue:
             lane.overdue -= 1
         job.settle(result)
         if self._pending == 0:
@@ -170,6 +171,7 @@ class ThreadLanes:
     def _overdue(self, lane: _Lane, job: _Job, deadline_s: float) -> None:
         if not job.settled:
             lane.overdue += 1
+            job.overdue = True
             job.settle(Failure(LaneTimeout(f"{lane.name}: no answer within {deadline_s:g} s")))
 
     @property

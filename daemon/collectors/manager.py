@@ -57,13 +57,13 @@ class CollectorManager(Service):
 
     def startService(self) -> None:
         """Begins with the first round of every collector."""
-        super().startService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().startService()
         for run in self._runners.values():
             run.start()
 
     def stopService(self) -> Deferred[None]:
         """Fires when no timer, thread call or command of a collector is left."""
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted's is untyped
+        super().stopService()
         for run in self._runners.values():
             self._leave(run)
         return gatherResults(list(self._leaving)).addCallback(lambda _results: None)

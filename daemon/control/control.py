@@ -134,7 +134,8 @@ class Control:
             heartbeat_socket=settings.heartbeat_socket,
             control_socket=settings.control_socket,
             config=ConfigState(
-                path=settings.config_path, loaded_at=rfc3339_or_none(settings.config_loaded_at), ok=True, error=None
+                path=settings.config_path, loaded_at=rfc3339_or_none(settings.config_loaded_at),
+                ok=True, error=None
             ),
             manager=ManagerState(
                 address=settings.manager_address, connected=False, since=None, last_error=None,

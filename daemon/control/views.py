@@ -124,9 +124,8 @@ def _why(agent: AgentInstance) -> str:
     observed = f"pid {agent.pid} lives" if agent.pid else "no process"
     decision = agent.decision
     reason = f"; {agent.book.reason}" if agent.book.reason and agent.book.reason != decision.why else ""
-    return (
-        f"wanted {agent.metadata.wanted.value}, {observed}: {decision.do.value}, because {decision.why}{reason}"
-    )
+    wanted = agent.metadata.wanted.value
+    return f"wanted {wanted}, {observed}: {decision.do.value}, because {decision.why}{reason}"
 
 
 class ConfigState(msgspec.Struct, frozen=True, kw_only=True):

@@ -44,14 +44,14 @@ class EventJournalService(Service):
 
     def startService(self) -> None:
         """Begins; the first sync comes after one interval."""
-        super().startService()  # type: ignore[no-untyped-call]  # Twisted leaves Service unannotated
+        super().startService()
         self._timer = periodic(
             self._clock, self._interval_s, self._sync, name="event journal sync", phase_s=self._interval_s
         )
 
     def stopService(self) -> Deferred[None]:
         """Ends it; fires when everything published before is synced, or the disk refused."""
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted leaves Service unannotated
+        super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:

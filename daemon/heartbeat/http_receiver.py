@@ -184,7 +184,7 @@ class HTTPHeartbeatReceiver(Service):
 
         The caller keeps the deadline: cancelling gives up what still waits, counted and logged.
         """
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted leaves Service unannotated
+        super().stopService()
         if self._idle:
             return succeed(None)
         if self._drained is None:

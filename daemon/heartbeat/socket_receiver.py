@@ -198,7 +198,7 @@ class HeartbeatReceiver(Service):
 
     def stopService(self) -> Deferred[None]:
         """Closes sockets and connections; fires when all are gone. What had arrived is recorded."""
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted leaves Service unannotated
+        super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:

@@ -14,3 +14,8 @@ def process_age_s(start_ticks: int) -> float:
     Start times count from boot with sleep included, as CLOCK_BOOTTIME does (proc(5), Linux 2.6+).
     """
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / TICKS_PER_SECOND)
+
+
+def boot_ticks() -> int:
+    """Now, in the unit of process start times: what a process forked at this moment gets, or one more."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS_PER_SECOND)

@@ -17,11 +17,13 @@ class Process:
     Attributes:
         mark: what it carries, or None.
         wiped: it painted over its environment, so that a missing mark says nothing.
+        hidden: its environment may not be read, likewise.
     """
 
     stat: ProcStat
     mark: Mark | None
     wiped: bool
+    hidden: bool = False
 
     @property
     def pid(self) -> int:
@@ -59,7 +61,7 @@ def _look(pid: int) -> Process | None:
         return None
     environ = read_environ(pid)
     if environ is None:
-        return Process(stat=stat, mark=None, wiped=False)
+        return Process(stat=stat, mark=None, wiped=False, hidden=True)
     return Process(stat=stat, mark=parse_mark(environ), wiped=wiped(environ))
 
 

@@ -10,6 +10,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import RequestRedirect
 
 from daemon.agents.operations import Verb
 from daemon.aio.reactor import Clock
@@ -21,8 +22,8 @@ from daemon.model.event import Event
 from daemon.model.moment import rfc3339
 from daemon.web.exposition import Exposition
 from daemon.web.problems import PROBLEM_TYPE, Problem, problem, problem_of
-from daemon.web.request import BoundedRequest
-from daemon.web.sse import event_body, serve_events
+from daemon.web.request import BoundedRequest, header_text
+from daemon.web.sse import EVENTS_TYPE, event_body, serve_events
 
 JSON = b"application/json"
 HEARTBEAT_BODY_MAX = 16 * 1024
@@ -122,7 +123,7 @@ class Api:
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: BoundedRequest) -> bytes:
         """For Prometheus."""
-        body, content_type = self._exposition.encode(request.getHeader("accept") or "")
+        body, content_type = self._exposition.encode(header_text(request, b"accept"))
         request.setHeader(b"content-type", content_type.encode())
         return body
 
@@ -178,7 +179,7 @@ class Api:
     @app.route("/v1/events", methods=["GET"])
     async def events(self, request: BoundedRequest) -> bytes:
         """Server-sent events, resumed after Last-Event-ID; a JSON list with ``once``."""
-        last_id = request.getHeader("last-event-id") or _argument(request, "last_event_id") or None
+        last_id = header_text(request, b"last-event-id") or _argument(request, "last_event_id") or None
         if _has(request, "once"):
             limit = _number(request, "limit", EVENTS_LIMIT, EVENTS_LIMIT_MAX)
             found: tuple[Event, ...]
@@ -189,6 +190,10 @@ class Api:
             return self._json(request, {"events": [event_body(event) for event in found]})
         self._refuse_when_stopping()
         stream = EventStream(self._control.bus, last_id)
+        if request.method == b"HEAD":  # the head alone: a stream would never end
+            stream.close()
+            request.setHeader(b"content-type", EVENTS_TYPE)
+            return b""
         self._streams.add(stream)
         try:
             await serve_events(self._clock, request, stream)
@@ -208,7 +213,7 @@ class Api:
         elif request.too_large:
             answer = self._heartbeats.refuse(413, f"a heartbeat has {HEARTBEAT_BODY_MAX} bytes at most")
         else:
-            answer = self._heartbeats.submit(request.content.read())
+            answer = self._heartbeats.submit(request.body())
         request.setResponseCode(answer.status)
         request.setHeader(b"content-type", JSON)
         if answer.retry_after_s is not None:
@@ -225,7 +230,7 @@ class Api:
     @app.handle_errors(RequestError, DaemonError)
     def known(self, request: BoundedRequest, failure: Failure) -> bytes:
         """An error of ours: the table says its status."""
-        error = failure.value
+        error: Any = failure.value
         if isinstance(error, RequestError) and error.retry_after_s is not None:
             request.setHeader(b"retry-after", b"%d" % error.retry_after_s)
         return write_problem(request, problem_of(error))
@@ -233,12 +238,14 @@ class Api:
     @app.handle_errors(HTTPException)
     def no_route(self, request: BoundedRequest, failure: Failure) -> bytes:
         """No such route, or not with this method."""
-        error = failure.value
+        error: Any = failure.value
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             request.setHeader(b"allow", ", ".join(sorted(error.valid_methods)).encode())
         detail = f"{request.method.decode('ascii', 'replace')} {request.path.decode('utf-8', 'replace')}"
-        text = "is not a route of this daemon; / lists some" if error.code == 404 else "is not allowed here"
-        return write_problem(request, problem(error.code or 400, f"{detail} {text}"))
+        # A doubled slash comes as a redirect; nobody needs that, so it is no route either.
+        status = 404 if isinstance(error, RequestRedirect) else error.code or 400
+        text = "is not a route of this daemon; / lists some" if status == 404 else "is not allowed here"
+        return write_problem(request, problem(status, f"{detail} {text}"))
 
     @app.handle_errors(CancelledError)
     def client_left(self, request: BoundedRequest, failure: Failure) -> bytes:
@@ -291,7 +298,7 @@ def _number(request: BoundedRequest, name: str, default: int, most: int) -> int:
     text = _argument(request, name)
     if not text:
         return default
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most):
         raise RequestError(RequestFault.INVALID, f"{name} must be a number from 1 to {most}, not {text!r}")
     return int(text)
 

@@ -45,7 +45,7 @@ class DaemonMetrics(Collector):
             "hostdaemon_events_lost", "Events that could not be journalled.", bus.lost_total
         )
         yield GaugeMetricFamily(
-            "hostdaemon_config_last_reload_successful", "Whether the last load of the configuration succeeded.", 1
+            "hostdaemon_config_last_reload_successful", "Whether the last load succeeded.", 1
         )
         yield from self._extra()
 

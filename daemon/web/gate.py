@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from twisted.web.resource import IResource, Resource
 from zope.interface import implementer
@@ -11,7 +13,7 @@ from daemon.errors import RequestError, RequestFault
 from daemon.web.access import SAFE_METHODS, Asker, check_access
 from daemon.web.api import write_problem
 from daemon.web.problems import problem_of
-from daemon.web.request import BODY_MAX, BoundedRequest
+from daemon.web.request import BODY_MAX, BoundedRequest, header_text
 
 HEARTBEAT = b"/heartbeat"  # agents send without a token; the receiver checks their pid instead
 
@@ -33,7 +35,7 @@ class Gate(Resource):
     isLeaf = True
 
     def __init__(
-        self, inner: IResource, *, token: str, our_names: Collection[str], local: bool,
+        self, inner: Any, *, token: str, our_names: Collection[str], local: bool,
         heartbeat_refusal: Callable[[int, str], bytes],
     ) -> None:
         super().__init__()
@@ -43,12 +45,13 @@ class Gate(Resource):
         self._local = local
         self._heartbeat_refusal = heartbeat_refusal
 
-    def render(self, request: BoundedRequest) -> bytes | int:  # type: ignore[override]  # Twisted: untyped
+    def render(self, request: BoundedRequest) -> bytes | int:
         """Refuses, or passes on."""
         asker = self._asker(request)
         request.peer = asker.peer
         is_heartbeat = request.path == HEARTBEAT
         try:
+            _check_text(request)
             mutates = asker.method not in SAFE_METHODS and not is_heartbeat
             check_access(asker, token=self._token, our_names=self._our_names, mutates=mutates)
             if request.too_large and not is_heartbeat:
@@ -68,11 +71,27 @@ class Gate(Resource):
         certificate = getattr(transport, "getPeerCertificate", None)
         return Asker(
             method=request.method.decode("ascii", "replace"),
-            host=request.getHeader("host") or "",
-            origin=request.getHeader("origin") or "",
-            authorization=request.getHeader("authorization") or "",
+            host=header_text(request, b"host"),
+            origin=header_text(request, b"origin"),
+            authorization=header_text(request, b"authorization"),
             peer=getattr(request.channel, "peer_name", "") or str(request.getClientAddress()),
             local=self._local,
             client_certificate=certificate is not None and certificate() is not None,
             secure=bool(request.isSecure()),
         )
+
+
+def _check_text(request: BoundedRequest) -> None:
+    """Routes are text: what is none would be answered by Klein itself, not by a problem of ours.
+
+    Raises:
+        RequestError: INVALID; method, path or Host is not UTF-8.
+    """
+    for name, data in (
+        ("method", request.method), ("path", unquote_to_bytes(request.path)),
+        ("Host header", request.getHeader(b"host") or b""),
+    ):
+        try:
+            data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise RequestError(RequestFault.INVALID, f"the {name} is not UTF-8; correct it") from None

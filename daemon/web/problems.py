@@ -9,6 +9,7 @@ import msgspec
 from daemon.errors import DaemonError, ErrorCode, RequestError, RequestFault
 
 PROBLEM_TYPE = b"application/problem+json"
+DETAIL_MAX = 1000  # characters
 
 FAULT_STATUS: dict[RequestFault, int] = {
     RequestFault.INVALID: HTTPStatus.BAD_REQUEST,
@@ -44,7 +45,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def problem(status: int, detail: str, code: str | None = None) -> Problem:
-    """A problem with the status's own title."""
+    """A problem with the status's own title; what a client sent does not come back at full length."""
+    if len(detail) > DETAIL_MAX:
+        detail = f"{detail[:DETAIL_MAX]}..."
     return Problem(title=HTTPStatus(status).phrase, status=int(status), detail=detail, code=code)
 
 

@@ -20,11 +20,13 @@ class BoundedRequest(Request):
 
     Attributes:
         too_large: the body was over the limit; ``content`` is empty then.
+        peer: who asks, as the gate found out.
     """
 
     def __init__(self, channel: HTTPChannel, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)
         self.too_large = False
+        self.peer = ""
         self._body_bytes = 0
 
     def gotLength(self, length: int | None) -> None:
@@ -44,3 +46,13 @@ class BoundedRequest(Request):
         elif self._body_bytes > DRAIN_MAX:
             self.content = BytesIO()
             self.loseConnection()
+
+    def body(self) -> bytes:
+        """The whole body."""
+        return self.content.read() if self.content is not None else b""
+
+
+def header_text(request: Request, name: bytes) -> str:
+    """A header as text, empty when it was not sent; bytes that are no UTF-8 become replacement marks."""
+    value: bytes | None = request.getHeader(name)
+    return "" if value is None else value.decode("utf-8", "replace")

@@ -12,7 +12,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from daemon.aio.reactor import DescriptorReactor
@@ -62,7 +61,7 @@ class HttpService(Service):
         self._control_path = control_path
         self._control_gid = control_gid
         self._our_names = our_names
-        self._ports: list[IListeningPort] = []
+        self._ports: list[Any] = []
         self._channels: set[CountedChannel] = set()
         self._control_inode: tuple[int, int] | None = None
         self.refused_total = 0
@@ -181,7 +180,7 @@ class HttpService(Service):
 
     def stopService(self) -> Deferred[None]:
         """Closes listeners and connections and removes the control socket."""
-        super().stopService()  # type: ignore[no-untyped-call]  # Twisted leaves Service unannotated
+        super().stopService()
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
-from twisted.web.resource import IResource
 from twisted.web.server import Site
 
 from daemon.web.request import BoundedRequest
@@ -24,6 +24,11 @@ class CountedChannel(HTTPChannel):
     Attributes:
         peer_name: who it is, where the door can tell; else empty.
     """
+
+    site: Any
+    transport: Any
+    timeOut: Any
+    callLater: Any
 
     def __init__(self, channels: set[CountedChannel], doorkeeper: Doorkeeper) -> None:
         super().__init__()
@@ -41,7 +46,7 @@ class CountedChannel(HTTPChannel):
         self._channels.add(self)
         super().connectionMade()
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The connection is gone."""
         if self in self._channels:
             self._channels.discard(self)
@@ -71,7 +76,7 @@ class QuietSite(Site):
     displayTracebacks = False
 
     def __init__(
-        self, resource: IResource, channels: set[CountedChannel], doorkeeper: Doorkeeper, reactor: Any
+        self, resource: Any, channels: set[CountedChannel], doorkeeper: Doorkeeper, reactor: Any
     ) -> None:
         super().__init__(resource, requestFactory=BoundedRequest, timeout=IDLE_S, reactor=reactor)
         self._channels = channels
@@ -86,6 +91,10 @@ class QuietSite(Site):
         channel.timeOut = self.timeOut
         channel.callLater = self.reactor.callLater
         return channel
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """HTTP/1.1 alone, also where Twisted could speak HTTP/2: our channels cannot."""
+        return [b"http/1.1"]
 
     def startFactory(self) -> None:
         """Twisted's own would begin a timer that renews the date of its access log every second."""

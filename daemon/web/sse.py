@@ -9,6 +9,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
+from daemon.aio.periodic import periodic
 from daemon.aio.reactor import Clock
 from daemon.errors import StorageError
 from daemon.events.stream import EventStream, Gap, StreamClosed
@@ -16,6 +17,7 @@ from daemon.model.event import Event
 from daemon.model.moment import rfc3339
 from daemon.web.request import BoundedRequest
 
+EVENTS_TYPE = b"text/event-stream; charset=utf-8"
 KEEP_ALIVE_S = 15.0  # a comment, so that proxies and clients see that the stream lives
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
@@ -70,20 +72,14 @@ class _Pace:
 
 async def serve_events(clock: Clock, request: BoundedRequest, stream: EventStream) -> None:
     """Writes the stream to the client until either ends; never holds more than the stream's bound for it."""
-    request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
+    request.setHeader(b"content-type", EVENTS_TYPE)
     request.setHeader(b"cache-control", b"no-store")
     request.write(b"retry: 2000\n\n")
     pace = _Pace()
     request.registerProducer(pace, True)
-    alive = True
-
-    def keep_alive() -> None:
-        nonlocal timer
-        if alive and not pace.stopped:
-            request.write(b": alive\n\n")
-            timer = clock.callLater(KEEP_ALIVE_S, keep_alive)
-
-    timer = clock.callLater(KEEP_ALIVE_S, keep_alive)
+    keep_alive = periodic(
+        clock, KEEP_ALIVE_S, lambda: request.write(b": alive\n\n"), name="event stream", phase_s=KEEP_ALIVE_S
+    )
     try:
         while not pace.stopped:
             item = await stream.next()
@@ -95,8 +91,6 @@ async def serve_events(clock: Clock, request: BoundedRequest, stream: EventStrea
         body = _encode({"code": error.code.value, "detail": error.message})
         request.write(b"event: error\ndata: " + body + b"\n\n")
     finally:
-        alive = False
-        if timer.active():
-            timer.cancel()
+        await keep_alive.stop()
         if not pace.stopped:
             request.unregisterProducer()

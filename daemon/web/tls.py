@@ -31,7 +31,7 @@ def _options(tls: HttpTlsConfig) -> ssl.CertificateOptions:
         raise ListenError(
             f"http_tls: {tls.cert_file} and {tls.key_file} are not a PEM certificate and its key: {error}"
         ) from error
-    trust: ssl.trustRootFromCertificates | None = None
+    trust: Any = None
     if tls.client_ca_file:
         try:
             trust = ssl.trustRootFromCertificates(_certificates(_read(tls.client_ca_file)))
@@ -61,4 +61,6 @@ def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise ListenError(f"http_tls: {path} cannot be read: {error.strerror}; correct it or its rights") from error
+        raise ListenError(
+            f"http_tls: {path} cannot be read: {error.strerror}; correct it or its rights"
+        ) from error

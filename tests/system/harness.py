@@ -132,7 +132,12 @@ class Daemon:
         """Signals the daemon and waits until it is gone."""
         os.kill(self.pid, number)
         if self.process is not None:
-            self.process.wait(PATIENCE_S)
+            try:
+                self.process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                raise AssertionError(
+                    f"the daemon still lives {PATIENCE_S:g} s after signal {number}: {self.log_text()[-4000:]}"
+                ) from None
             assert self.process.stdout is not None
             self.process.stdout.close()
             self.process = None

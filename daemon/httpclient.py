@@ -1,0 +1,1 @@
+"""HTTP of our own towards others: probes, webhooks, downloads (not built yet)."""
