@@ -11,7 +11,7 @@ from pathlib import Path
 from daemon.errors import ListenError
 
 PATH_MAX_BYTES = 104  # sun_path holds 108 on Linux and 104 elsewhere (unix(7)), its NUL included
-SOCKET_MODE = 0o666  # SO_PEERCRED decides who may speak, not the file's rights
+SHARED_MODE = 0o666  # for sockets where SO_PEERCRED decides who may speak, not the file's rights
 
 
 def make_room(path: str) -> None:

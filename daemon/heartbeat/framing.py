@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 
-MAX_LENGTH = 16384  # bytes of one message, its line end not counted (DESIGN §4)
+MAX_LENGTH = 16384  # bytes of one message, its line end not counted
 
 # All of these consume without ever giving back (possessive, Python 3.11), so they are linear.
 _BLANK = re.compile(rb"[ \t\r\n]*+")

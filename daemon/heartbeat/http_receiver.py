@@ -1,7 +1,7 @@
 """``POST /heartbeat`` behind its route: checks at once, a bounded queue, cooperative workers.
 
 The web edge hands over the raw body and sends what comes back; nothing here knows HTTP beyond the
-status numbers, which are the contract's own (DESIGN §4).
+status numbers, which are the contract's own.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from twisted.python.failure import Failure
 
 from daemon.aio.reactor import Clock, DelayedCall
 from daemon.heartbeat.framing import MAX_LENGTH
-from daemon.heartbeat.message import BadMessageError, BeatReader, rfc3339
+from daemon.heartbeat.message import BadMessageError, BeatReader
 from daemon.heartbeat.stats import HeartbeatStats
 from daemon.interfaces import AgentDirectory, HeartbeatTarget, WallClock
 from daemon.model.heartbeat import Heartbeat
+from daemon.model.moment import rfc3339
 
 log = Logger()
 
@@ -60,7 +61,7 @@ class HeartbeatAnswer:
     retry_after_s: int | None = None
 
     def body(self) -> bytes:
-        """The JSON of WIRE.md §B."""
+        """The JSON of the answer."""
         return _encoder.encode(_Body(self.success, self.message, self.timestamp))
 
 

@@ -13,13 +13,14 @@ from twisted.logger import Logger
 from daemon.errors import ErrorCode
 from daemon.heartbeat import jsonrpc
 from daemon.heartbeat.framing import MAX_LENGTH
-from daemon.heartbeat.message import BadMessageError, BeatReader, Said, rfc3339
+from daemon.heartbeat.message import BadMessageError, BeatReader, Said
 from daemon.heartbeat.notices import Notices
 from daemon.heartbeat.speaker import Speaker
 from daemon.heartbeat.stats import Reason, Tally
 from daemon.interfaces import AgentDirectory, EventSink, HeartbeatTarget
 from daemon.model.event import Severity
 from daemon.model.heartbeat import Heartbeat
+from daemon.model.moment import rfc3339
 
 log = Logger()
 

@@ -1,4 +1,4 @@
-"""What a heartbeat says: the JSON of WIRE.md §B, decoded and checked.
+"""What a heartbeat says: the JSON of docs/protocols.md, decoded and checked.
 
 The socket asks for ``pid`` alone; ``POST /heartbeat`` asks for everything but version and timestamp. On
 both, values of the wrong type or out of range are refused, a timestamp that is missing or unreadable is
@@ -8,7 +8,7 @@ agents.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -157,7 +157,3 @@ def _decode(text: bytes, decoder: msgspec.json.Decoder[T], anytime: msgspec.json
     except RecursionError as error:
         raise BadMessageError(Reason.MALFORMED, "nested too deeply") from error
 
-
-def rfc3339(at: float) -> str:
-    """Unix seconds as RFC 3339 in UTC, to the microsecond."""
-    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")

@@ -14,11 +14,11 @@ from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from daemon.aio.sleep import sleep
+from daemon.aio.unix_socket import SHARED_MODE, inode_of, make_room
 from daemon.errors import ListenError
 from daemon.heartbeat.connection import Desk, HeartbeatConnection
 from daemon.heartbeat.crowd import Crowd, connection_limit
 from daemon.heartbeat.intake import Books
-from daemon.heartbeat.listening import SOCKET_MODE, inode_of, make_room
 from daemon.heartbeat.message import BeatReader
 from daemon.heartbeat.notices import Notices
 from daemon.heartbeat.peer import Peer, SocketPeer
@@ -58,7 +58,7 @@ class _Port:
 
 
 class HeartbeatReceiver(Service):
-    """Heartbeats over Unix sockets (DESIGN §4, WIRE.md §B).
+    """Heartbeats over Unix sockets.
 
     Args:
         reactor: IReactorUNIX and IReactorTime.
@@ -178,7 +178,7 @@ class HeartbeatReceiver(Service):
     async def _listen(self, path: str) -> None:
         make_room(path)
         # The port makes the mode explicit by chmod once it is bound, so the umask does not matter.
-        endpoint = UNIXServerEndpoint(self._reactor, path, backlog=BACKLOG, mode=SOCKET_MODE, wantPID=0)
+        endpoint = UNIXServerEndpoint(self._reactor, path, backlog=BACKLOG, mode=SHARED_MODE, wantPID=0)
         try:
             port = await endpoint.listen(self.factory)
         except (CannotListenError, OSError) as error:

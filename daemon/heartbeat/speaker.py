@@ -1,4 +1,4 @@
-"""For whom a connection may speak: the peer rules of DESIGN §4.
+"""For whom a connection may speak: the rules about peers.
 
 The process at the other end must belong to an agent, the ``pid`` in its messages too, and to the same
 one. Both are asked of the directory, which reads /proc, so an answer serves for a second.

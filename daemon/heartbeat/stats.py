@@ -64,7 +64,7 @@ class SocketStats:
 
 
 class HeartbeatStats(msgspec.Struct, frozen=True, kw_only=True):
-    """``GET /heartbeat/stats``, with exactly these keys (WIRE.md §B).
+    """``GET /heartbeat/stats``, with exactly these keys.
 
     Attributes:
         total_received: requests that reached ``POST /heartbeat``, refused ones included.

@@ -10,8 +10,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from daemon.agentkit.message import HeartbeatMessage, encode
-from daemon.model.moment import rfc3339
 from daemon.agentkit.usage import OwnUsage, Usage, cpu_percent, parse_statm, read_statm
+from daemon.model.moment import rfc3339
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-
 from agents_specs import spec_of
+
 from daemon.agents import launch
 from daemon.config.schema import AgentConfig, LimitsConfig
 from daemon.errors import AgentStartError, ErrorCode

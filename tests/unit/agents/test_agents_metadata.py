@@ -14,7 +14,15 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from daemon import faults
-from daemon.agents.metadata import FILE_MAX, LANE, RETRY_S, SAVE_WITHIN_S, SCHEMA, AgentMetadata, FileMetadataStore
+from daemon.agents.metadata import (
+    FILE_MAX,
+    LANE,
+    RETRY_S,
+    SAVE_WITHIN_S,
+    SCHEMA,
+    AgentMetadata,
+    FileMetadataStore,
+)
 from daemon.errors import StorageError
 from daemon.model.agent import Identity, LastExit, Wanted
 from daemon.model.event import Severity

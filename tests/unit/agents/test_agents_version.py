@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from agents_specs import spec_of
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from agents_specs import spec_of
 from daemon.agents.version import TIMEOUT_S, detect_version, parse_version, version_key
 from daemon.aio.command import CommandResult
 from daemon.model.agent import ExitStatus

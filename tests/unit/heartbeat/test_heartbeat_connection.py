@@ -232,7 +232,7 @@ class JsonRpcTest(ConnectionCase):
     def test_heartbeat_and_ping_are_answered_with_our_time(self) -> None:
         connection, transport = self.connect()
         connection.dataReceived(rpc("heartbeat", 1, pid=10) + b"\n" + rpc("ping", 2))
-        result = {"success": True, "timestamp": "2026-11-20T02:00:00Z"}
+        result = {"success": True, "timestamp": "2026-11-20T02:00:00.000Z"}
         self.assertEqual(transport.value().count(b"\n"), 2)
         self.assertEqual(
             self.answers(transport),

@@ -67,11 +67,11 @@ class StatusTest(HttpCase):
         self.assertEqual(
             answer,
             HeartbeatAnswer(status=200, success=True, message="heartbeat accepted",
-                            timestamp="2026-11-20T02:00:00Z"),
+                            timestamp="2026-11-20T02:00:00.000Z"),
         )
         self.assertEqual(
             answer.body(),
-            b'{"success":true,"message":"heartbeat accepted","timestamp":"2026-11-20T02:00:00Z"}',
+            b'{"success":true,"message":"heartbeat accepted","timestamp":"2026-11-20T02:00:00.000Z"}',
         )
         self.assertEqual(self.mine.beats, [])
         self.turn()
@@ -257,7 +257,7 @@ class StatsTest(HttpCase):
         self.assertEqual(
             (stats.total_received, stats.total_processed, stats.total_errors, stats.queue_depth), (3, 1, 1, 1)
         )
-        self.assertEqual(stats.last_received_time, "2026-11-20T02:00:00Z")
+        self.assertEqual(stats.last_received_time, "2026-11-20T02:00:00.000Z")
         self.assertAlmostEqual(stats.average_latency, 0.5)
         self.clock.rightNow += 1
         self.turn()

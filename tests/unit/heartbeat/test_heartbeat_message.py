@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from daemon.heartbeat.message import BadMessageError, BeatReader, rfc3339
+from daemon.heartbeat.message import BadMessageError, BeatReader
 from daemon.heartbeat.stats import Reason
 from daemon.model.heartbeat import Heartbeat
 
@@ -167,8 +167,3 @@ def test_lines_may_hold_several_objects_each() -> None:
     beats = reader().read_lines(b'{"pid":7}{"pid":8}\n{"pid":9}\n')
     assert beats is not None
     assert [beat.pid for beat in beats] == [7, 8, 9]
-
-
-def test_rfc3339_is_utc_to_the_microsecond() -> None:
-    assert rfc3339(1795140000.5) == "2026-11-20T02:00:00.500000Z"
-    assert rfc3339(0) == "1970-01-01T00:00:00Z"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from daemon.aio.unix_socket import inode_of, make_room
 from daemon.errors import ErrorCode, ListenError
 from daemon.heartbeat import peer as peer_module
-from daemon.heartbeat.listening import inode_of, make_room
 from daemon.heartbeat.peer import PeerCredentials, SocketPeer, peer_credentials
 
 Pair = tuple[socket.socket, socket.socket]
