@@ -27,6 +27,7 @@ from daemon.agents.registry import AgentRegistry
 from daemon.agents.world import AgentWorld
 from daemon.aio.command import PidfdCommandRunner
 from daemon.aio.logsink import LogSink
+from daemon.aio.memory import bound_arenas, give_back
 from daemon.aio.process import PidfdLauncher
 from daemon.aio.reactor import Clock
 from daemon.aio.threads import ThreadLanes
@@ -40,12 +41,13 @@ from daemon.control.node import node_facts
 from daemon.durable.atomic import write_atomic
 from daemon.durable.lock import DirectoryLock
 from daemon.durable.workdir import WorkDir, kept_secret
-from daemon.errors import DaemonError, StorageError
+from daemon.errors import DaemonError, ListenError, StorageError
 from daemon.events.bus import EventBus
 from daemon.events.journal import EventJournal
 from daemon.events.service import EventJournalService
 from daemon.heartbeat.http_receiver import HTTPHeartbeatReceiver
 from daemon.heartbeat.socket_receiver import HeartbeatReceiver
+from daemon.model.event import Severity
 from daemon.procfs.age import process_age_s
 from daemon.procfs.identity import boot_id
 from daemon.procfs.table import sweep
@@ -78,6 +80,7 @@ class HostDaemon(MultiService):
 
     def __init__(self, loaded: LoadedConfig, reactor: Any, sink: LogSink, lock: DirectoryLock) -> None:
         super().__init__()
+        bound_arenas()
         config = loaded.config
         self.exit_status = 0
         self._loaded = loaded
@@ -85,7 +88,6 @@ class HostDaemon(MultiService):
         self._sink = sink
         self._lock = lock
         self._paths = paths = WorkDir(Path(config.daemon.work_dir))
-        self._ready = False
         self._adopted = False
         self._stopping = False
         self._facts = node_facts(paths.root, config.daemon.id)
@@ -179,7 +181,7 @@ class HostDaemon(MultiService):
         self._add("heartbeat-http", self.http_heartbeats)
         self._add("http", self.http)
         if self._journal is not None:
-            self._add("events", EventJournalService(clock, self._journal))
+            self._add("events", EventJournalService(clock, self.bus, self._journal))
 
     def _add(self, name: str, service: Any) -> None:
         service.setName(name)
@@ -223,19 +225,31 @@ class HostDaemon(MultiService):
         self._child("agents")
         self._adopted = True
         self._child("heartbeat-socket")
-        await self.heartbeats.open()
+        await self._open_heartbeats()
         self._child("heartbeat-http")
         self._child("http")
         await self.http.open()
         self.agents.start_missing()
         self._child("collectors")
-        self._ready = True
+        give_back()
         self.log.info(
             "hostdaemon {version} is ready: {agents} agents, {adopted} taken back; "
             "http {http}, heartbeats {socket}, control {control}",
             version=__version__, agents=len(self.agents.registry), adopted=self.agents.adopted_total,
             http=self._http_url(), socket=config.daemon.socket_path, control=config.daemon.control_socket,
         )
+
+    async def _open_heartbeats(self) -> None:
+        """Without the default socket there is no start; an agent's own path may fail by itself."""
+        try:
+            await self.heartbeats.open()
+        except ListenError as error:
+            if self._loaded.config.daemon.socket_path not in self.heartbeats.listening:
+                raise
+            self.log.error("{error}; the other sockets are listened to", error=str(error), error_code="D1003")
+            self.bus.publish(
+                "daemon.socket_failed", error.message, severity=Severity.ERROR, data={"code": "D1003"}
+            )
 
     def _http_url(self) -> str:
         daemon = self._loaded.config.daemon

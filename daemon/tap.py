@@ -80,6 +80,8 @@ class Options(usage.Options):
             if self[name] is None:
                 self[name] = found.get(name.replace("-", "_"))
         self["config"] = self["config"] or str(DEFAULT_PATH)
+        if self["log-file"] is None and self.parent is not None:
+            self["log-file"] = self.parent.get("logfile")  # twistd's own option says the same thing
         _one_of(self["log-level"], LogLevel, "--log-level")
         _one_of(self["log-format"], LogFormat, "--log-format")
 

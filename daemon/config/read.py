@@ -7,7 +7,6 @@ other are :mod:`daemon.config.rules`'.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os.path
 import re
@@ -246,6 +245,8 @@ def _unknown(key: Scalar, name: str, path: str, struct: type[msgspec.Struct]) ->
     if key.tag not in ("str", "value"):
         return f"unknown key; {trap(key)}"
     names = list(written_fields(struct))
+    import difflib  # only a file with a fault needs it
+
     near = difflib.get_close_matches(name.lower().replace("-", "_")[:64], names, n=1, cutoff=0.6)
     if near:
         return f"unknown key; did you mean {near[0]}?"

@@ -14,7 +14,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: the collector's name.
         timestamp: wall time of the sample, Unix seconds.
-        values: numbers, text, or lists of flat mappings (``disks``, ``interfaces``), as docs/protocols.md names them.
+        values: numbers, text, or lists of flat mappings (``disks``, ``interfaces``); see docs/protocols.md.
     """
 
     name: str

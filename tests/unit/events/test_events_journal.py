@@ -291,18 +291,16 @@ class ReadAfterTests(_JournalCase):
 class ServiceTests(_JournalCase):
     def setUp(self) -> None:
         super().setUp()
-        self.service = EventJournalService(self.clock, self.journal)
+        self.service = EventJournalService(self.clock, self.bus, self.journal)
 
-    def test_it_syncs_once_a_second_and_only_when_there_is_something(self) -> None:
+    def test_it_syncs_a_second_after_events_and_sets_no_timer_while_nothing_happens(self) -> None:
         self.service.startService()
-        self.clock.advance(1)
-        self.assertEqual(self.threads.calls, [])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
         self.publish(3)
         self.clock.advance(1)
         self.assertEqual(self.threads.calls, ["events-sync"])
         self.assertFalse(self.journal.dirty)
-        self.clock.pump([1, 1, 1])
-        self.assertEqual(self.threads.calls, ["events-sync"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
         self.successResultOf(self.service.stopService())
 
     def test_stop_brings_the_rest_to_the_disk_and_leaves_no_timer(self) -> None:
