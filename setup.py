@@ -4,6 +4,8 @@
 does not map ``twisted.plugins`` and the twistd command goes missing.
 """
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 RUNTIME = [
@@ -30,8 +32,8 @@ LINT = ["ruff>=0.5", "mypy>=1.11", "import-linter>=2.0", "types-PyYAML", "types-
 setup(
     name="hostdaemon",
     version="0.1.0",
-    description="One daemon per host: keeps telemetry agents alive, collects host metrics, reports to a Manager",
-    long_description=open("README.md", encoding="utf-8").read(),
+    description="One daemon per host: keeps telemetry agents alive and collects host metrics",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

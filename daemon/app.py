@@ -211,6 +211,13 @@ class HostDaemon(MultiService):
             self.log.warn("D1002 {warning}", warning=str(warning), error_code="D1002")
         self._lock.note_pid()
         self._write_pid_file(config.daemon.pid_file)
+        group = config.daemon.control_group
+        if group and group_id(group) is None:
+            self.log.warn(
+                "D1002 daemon.control_group: there is no group {group} on this host, so only root and the "
+                "daemon's user may use the control socket; create it and restart",
+                group=group, error_code="D1002",
+            )
         if self._facts.replaced:
             self.log.warn(
                 "this machine is a clone: node id {old} is another's, ours is {new}",

@@ -111,7 +111,7 @@ def read_tap_cfg(candidates: tuple[Path, ...]) -> dict[str, str]:
         if unknown:
             raise ValueError(f"{path}: unknown option {unknown[0]!r}; known are {', '.join(_DEFAULTS)}")
         for name in ("config", "log_file"):
-            if found.get(name, "-") != "-":
+            if found.get(name, "-") not in ("-", ""):
                 found[name] = str(path.parent.absolute() / found[name])
         return found
     return {}

@@ -183,7 +183,10 @@ class Terminator:
                 watches.append(watch)
             if not watches:  # gone meanwhile, or not to be watched: never spin on it
                 await sleep(self._clock, 0.05)
-            await self._wait(watches, (gentle_until if gentle else kill_until) - now, hurry)
+            if gentle:
+                await self._wait(watches, gentle_until - now, hurry)
+            else:  # nothing is left to hurry: whoever did not die yet is waited for, or the loop would spin
+                await self._wait(watches, kill_until - now, lambda: False)
 
     def _watch(self, identity: Identity) -> _Watch | None:
         watch = _Watch()

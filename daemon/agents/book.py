@@ -17,7 +17,7 @@ from daemon.config.schema import AgentConfig
 from daemon.model.agent import AgentState, ExitStatus, LastExit
 from daemon.model.event import Severity
 
-RESTARTS_KEPT = 64  # of the last hour; more than any sensible limit per hour
+RESTARTS_KEPT = 1000  # of the last hour; the largest max_restarts_per_hour
 
 
 class AgentBook:
@@ -119,6 +119,13 @@ class AgentBook:
             last_restart_at=self._world.wall(),
             restarts_mono=(*recent, now)[-RESTARTS_KEPT:],
         )
+
+    def forgive(self, **changes: Any) -> None:
+        """The operator's word ends a row of failures: what is tried next is a first try."""
+        if self.metadata.gave_up:
+            changes |= {"exits_in_a_row": 0, "restart_count": 0, "gave_up": False}
+        if changes:
+            self.remember(**changes)
 
     def begin_after_reboot(self) -> None:
         """Nothing of an earlier boot lives, and the fights the agent lost then are over."""

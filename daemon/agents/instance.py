@@ -59,8 +59,8 @@ class AgentInstance(Supervision):
         refused = self._refusal()
         if refused is not None:
             return fail(refused)
-        if self.metadata.gave_up:
-            self.book.remember(exits_in_a_row=0, restart_count=0, gave_up=False)
+        self.book.forgive()
+        self._graceful = True
         if not self.pid or self._stop is not None:
             self._asked = True
         return self._request(Verb.START, Wanted.RUNNING)
@@ -80,8 +80,11 @@ class AgentInstance(Supervision):
         refused = self._refusal()
         if refused is not None:
             return fail(refused)
+        self.book.forgive()
         self._asked = True
         self._graceful = graceful
+        if self._stop is not None and not graceful:
+            self._stop.hurry()
         return self._request(Verb.RESTART, Wanted.RUNNING)
 
     def _refusal(self) -> RequestError | None:
@@ -96,6 +99,8 @@ class AgentInstance(Supervision):
         return None
 
     def _request(self, verb: Verb, wanted: Wanted) -> Deferred[Outcome]:
+        if wanted is Wanted.RUNNING and self._stop is None:
+            self.board.supersede_stops(f"a {verb.value} was asked for before it began")
         done = self.board.add(verb, spawns=self._spawns)
         if self.metadata.wanted is wanted:
             self.reconcile()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -188,11 +188,10 @@ class MultiAgentManager(Service):
     async def leave(self) -> None:
         """Lets work in hand end (30 s at most) and leaves every agent running."""
         agents = self.registry.list()
-        work = gatherResults([agent.leave() for agent in agents])
+        work = DeferredList([agent.leave() for agent in agents], consumeErrors=True)
         timer = self._world.clock.callLater(LEAVE_PATIENCE_S, work.cancel)
-        try:
-            await work
-        except CancelledError:
+        ended = await work
+        if not all(success for success, _result in ended):
             self.log.warn("a stop of an agent is still under way; the next daemon finishes it")
         if timer.active():
             timer.cancel()

@@ -218,7 +218,7 @@ class FileMetadataStore:
         for agent_id in batch:
             self._dirty.setdefault(agent_id, self._newest.get(agent_id))
         self._schedule(RETRY_S)
-        cause = failure.getErrorMessage()
+        cause = failure.getErrorMessage() or "the disk did not answer in time"
         if not self.failing:
             message = (
                 f"the metadata of agents cannot be saved in {self._directory} ({cause}); agents run on, "

@@ -84,6 +84,10 @@ class OperationBoard:
         error = RequestError(RequestFault.SUPERSEDED, f"superseded: {why}")
         self._fail(lambda r: r.verb is not Verb.STOP, error)
 
+    def supersede_stops(self, why: str) -> None:
+        """Ends the stops that wait and have not begun."""
+        self._fail(lambda r: r.verb is Verb.STOP, RequestError(RequestFault.SUPERSEDED, f"superseded: {why}"))
+
     def running(self, spawns: int) -> None:
         """The agent's latest process lived long enough."""
         self._finish(lambda r: r.verb is Verb.START or (r.verb is Verb.RESTART and spawns > r.after_spawn))

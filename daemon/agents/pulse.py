@@ -51,8 +51,7 @@ class Pulse:
         if news and beat.version:
             self.version = beat.version
         self.status = beat.status
-        if beat.status == ANNOUNCES_STOP:
-            self.announced_stop = True
+        self.announced_stop = beat.status == ANNOUNCES_STOP
         return news
 
     def new_process(self) -> None:

@@ -12,6 +12,8 @@ from daemon.agents.exits import Find
 from daemon.agents.process import AgentProcess
 from daemon.agents.world import AgentWorld
 from daemon.errors import AgentStopError
+from daemon.procfs.identity import identity_of
+from daemon.procfs.table import Process, ProcessTable
 
 
 def signal_number(name: str) -> int:
@@ -56,7 +58,7 @@ class Stop:
             self._waiting.cancel()
 
     def done(self) -> Deferred[None]:
-        """Fires when the stop is over, however it went."""
+        """Fires at :meth:`close`."""
         waiter: Deferred[None] = Deferred()
         if self._over:
             waiter.callback(None)
@@ -64,29 +66,29 @@ class Stop:
             self._done.append(waiter)
         return waiter
 
+    def close(self) -> None:
+        """Called by the owner when the stop is over, however it went, and has been recorded."""
+        self._over = True
+        waiters, self._done = self._done, []
+        for waiter in waiters:
+            waiter.callback(None)
+
     async def run(self) -> Stop:
         """Carries the stop out.
 
         Raises:
             AgentStopError: D3002, something survives SIGKILL or may not be signalled.
         """
-        try:
-            await self._run()
-        finally:
-            self._over = True
-            waiters, self._done = self._done, []
-            for waiter in waiters:
-                waiter.callback(None)
-        return self
-
-    async def _run(self) -> None:
         clock = self._world.clock
         until = clock.seconds() + self._timeout_s
         process = self._process
+        find = self._find
         if process is not None and process.alive:
+            if process.adopted:
+                find = await self._with_family(find)
             await self._end_leader(process, until)
         ended = await self._world.terminator.end_all(
-            self._find,
+            find,
             gentle_signal=0 if self._hurried else self._signal,
             gentle_until=until,
             hurry=lambda: self._hurried,
@@ -94,6 +96,21 @@ class Stop:
         self.ended_count = ended.count
         if ended.left:
             raise self._survived(ended.left)
+        return self
+
+    async def _with_family(self, find: Find) -> Find:
+        """Also finds again whoever belongs to the agent now, while its leader proves the session.
+
+        The parent of an adopted leader reaps it at once; its session number proves nothing afterwards.
+        """
+        family = {identity_of(p.stat) for p in find(await self._world.sweeper.sweep())}
+
+        def find_family(table: ProcessTable) -> list[Process]:
+            found = {p.pid: p for p in find(table)}
+            found.update({p.pid: p for p in table if identity_of(p.stat) in family})
+            return list(found.values())
+
+        return find_family
 
     async def _end_leader(self, process: AgentProcess, until: float) -> None:
         clock = self._world.clock

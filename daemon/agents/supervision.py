@@ -28,7 +28,7 @@ from daemon.agents.stopping import Stop, signal_number
 from daemon.agents.timers import Timers
 from daemon.agents.version import detect_version
 from daemon.agents.world import AgentWorld
-from daemon.config.schema import AgentConfig
+from daemon.config.schema import AgentConfig, RestartConfig
 from daemon.config.spec_hash import spec_hash
 from daemon.errors import AgentStartError, AgentStopError, RequestError, RequestFault
 from daemon.model.agent import AgentState, ExitStatus, Wanted
@@ -180,8 +180,7 @@ class Supervision:
         self.decision = decision = self._decide()
         match decision.do:
             case Do.KEEP:
-                if self.state is AgentState.RUNNING:
-                    self.board.running(self._spawns)
+                self._keep(decision)
             case Do.SPAWN:
                 self._queue_spawn()
             case Do.WAIT:
@@ -208,6 +207,15 @@ class Supervision:
             ),
         )
 
+    def _keep(self, decision: Decision) -> None:
+        """It runs and should."""
+        if self.state is AgentState.RUNNING:
+            self.board.running(self._spawns)
+        elif self.state is AgentState.FAILED:  # a stop of it failed, and it is wanted again
+            self.book.transition(AgentState.STARTING, decision.why)
+            wait_s = self.spec.start_seconds if self.spec is not None else 0.0
+            self._timers.set("started", wait_s, self._started)
+
     def _rest(self, decision: Decision) -> None:
         """Nothing should run and nothing does."""
         if self._down:
@@ -217,7 +225,7 @@ class Supervision:
             self._timers.cancel_all()
             self._retrying = False
             if self.metadata.next_try_mono is not None or self.metadata.gave_up:
-                self.book.remember(next_try_mono=None, gave_up=False)
+                self.book.forgive(next_try_mono=None)
             self.book.transition(AgentState.STOPPED, decision.why)
             self.board.stopped()
         else:
@@ -255,6 +263,7 @@ class Supervision:
             return
         automatic = self._retrying and not self._asked
         self._asked = self._retrying = False
+        self._graceful = True  # impatience was meant for the process before
         self._timers.cancel_all()
         self._spawns += 1
         self.book.transition(AgentState.STARTING, decision.why)
@@ -329,6 +338,7 @@ class Supervision:
         self._lead(None)
         if self._down:
             self.book.remember(identity=None, last_exit=self.book.last_exit(status, reason))
+            self.book.transition(AgentState.STOPPED, reason)
             announced, then = True, "nothing follows: it is not wanted"
         else:
             verdict = self.book.note_exit(self.spec, status, reason)
@@ -390,6 +400,7 @@ class Supervision:
         running = Deferred.fromCoroutine(stop.run())
         running.addCallbacks(self._stop_ended, self._stop_broke)
         self.log_failure(running, "stop")
+        running.addCallback(lambda _over: stop.close())
 
     def _stop_ended(self, stop: Stop) -> None:
         self._stop = None
@@ -410,6 +421,7 @@ class Supervision:
 
     def _stop_broke(self, failure: Failure) -> None:
         self._stop = None
+        self._survivors = self.pid == 0  # the leader is gone: what is left still has to go
         error = failure.value
         if not isinstance(error, AgentStopError):
             self.log.failure("agent {agent_id}: stop", failure=failure, agent_id=self.agent_id)
@@ -418,6 +430,9 @@ class Supervision:
         self.book.transition(AgentState.FAILED, error.message)
         self.book.publish("agent.stop_failed", error.message, severity=Severity.ERROR, code="D3002")
         self.board.stop_failed(error)
+        again_s = (self.spec.restart if self.spec is not None else RestartConfig()).slow_retry
+        if again_s > 0 and not self._leaving:
+            self._timers.set("stop_again", again_s, self.reconcile)
 
     # ----------------------------------------------------------------- leaving
 

@@ -10,11 +10,14 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from daemon.aio.process import Command, ProcessHandle, ProcessLauncher
 from daemon.aio.reactor import DescriptorReactor
 from daemon.model.agent import ExitStatus
+
+log = Logger()
 
 READ_BYTES = 65536
 
@@ -119,8 +122,13 @@ class _Running(ProcessProtocol):
 
     def kill(self) -> None:
         """Kills its group; the result follows."""
-        if self._handle is not None:
+        if self._handle is None:
+            return
+        try:
             self._handle.signal_group(signal.SIGKILL)
+        except PermissionError as error:  # sudo and the like; it ends when it ends
+            log.warn("command {pid} may not be signalled by this user: {error}",
+                     pid=self._handle.pid, error=str(error))
 
     def _cancelled(self, _done: Deferred[CommandResult]) -> None:
         self.kill()
@@ -131,7 +139,7 @@ class _Running(ProcessProtocol):
         if handle is None or self._ended:
             return
         self._ended = True
-        handle.signal_group(signal.SIGKILL)
+        self.kill()
         while not self._truncated:
             before = len(self._output)
             self.doRead()

@@ -7,6 +7,7 @@ pidfd tells the status. Agents, probes, version commands and exec collectors all
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -244,17 +245,20 @@ class PidfdLauncher:
 
     def spawn(self, protocol: ProcessProtocol, command: Command) -> ProcessHandle:
         """See ProcessLauncher."""
-        child = subprocess.Popen(
-            list(command.argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if command.stdout is None else command.stdout,
-            stderr=subprocess.DEVNULL if command.stderr is None else command.stderr,
-            cwd=command.cwd,
-            env=dict(command.env),
-            umask=command.umask,
-            start_new_session=True,
-            close_fds=True,
-        )
+        try:
+            child = subprocess.Popen(
+                list(command.argv),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if command.stdout is None else command.stdout,
+                stderr=subprocess.DEVNULL if command.stderr is None else command.stderr,
+                cwd=command.cwd,
+                env=dict(command.env),
+                umask=command.umask,
+                start_new_session=True,
+                close_fds=True,
+            )
+        except ValueError as error:  # a NUL, or a variable's name with "=": no exec can take it
+            raise OSError(errno.EINVAL, f"{os.strerror(errno.EINVAL)} ({error})", command.argv[0]) from error
         # Our own child cannot be reaped by anybody else: the pid is its own until we say so.
         try:
             fd = os.pidfd_open(child.pid)
@@ -277,6 +281,8 @@ class PidfdLauncher:
             return None
         stat = verify(identity)  # after the pidfd: from here on the pid cannot change hands unseen
         if stat is None or stat.dead:
+            if stat is not None:
+                pidfds.reap(fd)  # a child of ours that died while we executed ourselves anew
             os.close(fd)
             return None
         return PidfdTransport(self._reactor, protocol, fd, identity, None)

@@ -33,11 +33,15 @@ class TurnBudget:
         self._budget_s = budget_s
         self._spent_s = 0.0
         self._turn_open = False
+        self._busy = False
         self._waiting: deque[Callable[[], None]] = deque()
 
     def run(self, work: Callable[[], None]) -> None:
-        """Runs ``work`` now or, after a full turn, in one of the next."""
-        if self._waiting or self._spent_s >= self._budget_s:
+        """Runs ``work`` now or, after a full turn, in one of the next.
+
+        Work that asks for more work gets it in the next turn: it cannot nest without end.
+        """
+        if self._busy or self._waiting or self._spent_s >= self._budget_s:
             self._waiting.append(work)
         else:
             self._measure(work)
@@ -47,17 +51,21 @@ class TurnBudget:
 
     def _measure(self, work: Callable[[], None]) -> None:
         begin = self._now()
+        self._busy = True
         try:
             work()
         except Exception:  # noqa: BLE001 - logged; one agent's fault is not the next one's
             log.failure("work of this turn failed")
+        finally:
+            self._busy = False
         self._spent_s += self._now() - begin
 
     def _next_turn(self) -> None:
-        self._turn_open = False
         self._spent_s = 0.0
-        while self._waiting and self._spent_s < self._budget_s:
+        for _ in range(len(self._waiting)):  # what these ask for comes after them, in another turn
+            if self._spent_s >= self._budget_s:
+                break
             self._measure(self._waiting.popleft())
-        if self._waiting or self._spent_s:
-            self._turn_open = True
+        self._turn_open = bool(self._waiting or self._spent_s)
+        if self._turn_open:
             self._clock.callLater(0, self._next_turn)

@@ -252,7 +252,7 @@ class RestartConfig(Section, frozen=True, kw_only=True):
     reset_after: Annotated[float, _positive_s("healthy that long: the count restarts")] = 300.0
     slow_retry: Annotated[float, _seconds("between tries once failed; 0: never")] = 900.0
     max_restarts_per_hour: Annotated[
-        int, Key(ge=0, le=10**6, live=True, about="automatic ones; 0: no limit")
+        int, Key(ge=0, le=1000, live=True, about="automatic ones; 0: no limit")
     ] = 20
 
 

@@ -60,6 +60,8 @@ def kept_node_id(work_dir: Path, machine_id: str) -> tuple[str, str]:
     try:
         fields = read_bounded(path, ID_MAX).decode("ascii").split()
         old = str(uuid.UUID(fields[0]))
+        if len(fields) < 2 and machine_id:
+            write_atomic(path, f"{old}\n{machine_id}\n".encode())  # from now on a clone is noticed
         if len(fields) < 2 or not machine_id or fields[1] == machine_id:
             return old, ""
     except (FileNotFoundError, IndexError, ValueError, StorageError):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from daemon.errors import RequestError, RequestFault
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
+_HOST = re.compile(r"(?:\[(?P<address>[0-9a-z:.%_-]+)\]|(?P<name>[^\[\]:@/?#\s]+))(?::[0-9]*)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +35,9 @@ class Asker:
 
 
 def host_name(host: str) -> str:
-    """The name in a Host header, lower case, port and brackets taken off (RFC 9110, 7.2)."""
-    host = host.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    """The name in a Host header, lower case, port and brackets taken off (RFC 9110, 7.2); empty for none."""
+    found = _HOST.fullmatch(host.strip().lower())
+    return "" if found is None else found["address"] or found["name"]
 
 
 def names_us(host: str, our_names: Collection[str]) -> bool:
@@ -83,7 +83,7 @@ def check_access(asker: Asker, *, token: str, our_names: Collection[str], mutate
     if not mutates or asker.client_certificate:
         return
     scheme, _, given = asker.authorization.partition(" ")
-    if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
+    if token and scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
         return
     raise RequestError(
         RequestFault.UNAUTHORIZED,

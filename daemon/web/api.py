@@ -204,7 +204,7 @@ class Api:
 
     # -------------------------------------------------------------- heartbeats
 
-    @app.route("/heartbeat", methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+    @app.route("/heartbeat")  # any method: its answers have their own form, 405 too
     def heartbeat(self, request: BoundedRequest) -> bytes:
         """An agent's heartbeat; every answer has the same form, errors included."""
         if request.method != b"POST":

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+GID_MAX = 2**32 - 2  # gid_t; one more means "as it is" to chown(2)
 _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
@@ -49,8 +50,10 @@ def group_id(name: str) -> int | None:
     """The number of a group, None when there is none of that name."""
     if not name:
         return None
+    if name.isdigit():
+        return int(name) if int(name) <= GID_MAX else None
     try:
-        return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid
+        return grp.getgrnam(name).gr_gid
     except KeyError:
         return None
 

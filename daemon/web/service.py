@@ -26,6 +26,7 @@ from daemon.web.site import CountedChannel, QuietSite
 
 CONNECTIONS_MAX = 1024  # per listener; more are closed at once and counted
 CONTROL_MODE = 0o660
+OWN_DIRECTORY_MODES = (0o700, 0o750)  # of the control socket's directory, when it is ours alone
 
 
 class HttpService(Service):
@@ -41,6 +42,7 @@ class HttpService(Service):
         control_path: the control socket.
         control_gid: the group that may use it, None for none.
         our_names: names of this host.
+        connections_max: per listener, so that a crowd on TCP cannot shut the control socket.
     """
 
     log = Logger()
@@ -49,7 +51,7 @@ class HttpService(Service):
     def __init__(
         self, reactor: DescriptorReactor, api: Api, heartbeats: HTTPHeartbeatReceiver, *, token: str,
         host: str, port: int, tls: HttpTlsConfig, control_path: str, control_gid: int | None,
-        our_names: Collection[str],
+        our_names: Collection[str], connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         self._reactor: Any = reactor
         self._api = api
@@ -62,7 +64,10 @@ class HttpService(Service):
         self._control_gid = control_gid
         self._our_names = our_names
         self._ports: list[Any] = []
+        self._connections_max = connections_max
         self._channels: set[CountedChannel] = set()
+        self._local_channels: set[CountedChannel] = set()
+        self._control_port: Any = None
         self._control_inode: tuple[int, int] | None = None
         self.refused_total = 0
         self.tcp_error = "not listening yet" if port else ""
@@ -94,7 +99,11 @@ class HttpService(Service):
         if self._tls.cert_file:
             from daemon.web.tls import tls_endpoint  # pyOpenSSL only where it is configured
 
-            endpoint = tls_endpoint(self._reactor, self._host, self._port, self._tls)
+            try:
+                endpoint = tls_endpoint(self._reactor, self._host, self._port, self._tls)
+            except ListenError as error:
+                self.tcp_error = error.message
+                raise
         elif ":" in self._host:
             endpoint = TCP6ServerEndpoint(self._reactor, self._port, interface=self._host)
         else:
@@ -118,6 +127,8 @@ class HttpService(Service):
             make_room(path)
             endpoint = UNIXServerEndpoint(self._reactor, path, mode=0o600)
             port = await endpoint.listen(self._site(local=True))
+            self._ports.append(port)
+            self._control_port, self._control_inode = port, inode_of(path)
             os.chmod(path, CONTROL_MODE)  # noqa: PTH101 - umask has no say here
             if self._control_gid is not None:
                 os.chown(path, -1, self._control_gid)
@@ -127,21 +138,31 @@ class HttpService(Service):
         except (CannotListenError, OSError) as error:
             self.control_error = f"control socket {path} cannot be listened to: {_cause(error)}"
             raise ListenError(self.control_error) from error
-        self._control_inode = inode_of(path)
-        self._ports.append(port)
         self.control_error = ""
 
     def _make_control_directory(self, directory: Path) -> None:
-        """0700, or 0750 with a control group: the directory guards the socket."""
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """0700, or 0750 with a control group: the directory guards the socket.
+
+        One that others use too (/run, /tmp) is left as it is: there the check of peers alone guards it.
+        """
+        try:
+            directory.mkdir(mode=0o700, parents=True)
+            rights = OWN_DIRECTORY_MODES[0]
+        except FileExistsError:
+            rights = stat.S_IMODE(directory.stat().st_mode)
         if directory.stat().st_uid != os.geteuid():
             raise StorageError(
                 f"{directory} belongs to another user; remove it or change daemon.control_socket"
             )
-        if self._control_gid is not None:
+        if rights not in OWN_DIRECTORY_MODES:
+            self.log.warn(
+                "control socket: {directory} has mode {mode} and is left so; a directory of its own is safer",
+                directory=str(directory), mode=f"{rights:o}",
+            )
+        elif self._control_gid is not None:
             os.chown(directory, -1, self._control_gid)
             directory.chmod(0o750)
-        elif stat.S_IMODE(directory.stat().st_mode) & 0o077:
+        else:
             directory.chmod(0o700)
 
     def _site(self, *, local: bool) -> QuietSite:
@@ -149,19 +170,23 @@ class HttpService(Service):
             self._api.app.resource(), token=self._token, our_names=self._our_names, local=local,
             heartbeat_refusal=lambda status, message: self._heartbeats.refuse(status, message).body(),
         )
-        doorkeeper = self._admit_local if local else self._admit
-        return QuietSite(gate, self._channels, doorkeeper, self._reactor)
+        if local:
+            return QuietSite(gate, self._local_channels, self._admit_local, self._reactor)
+        return QuietSite(gate, self._channels, self._admit, self._reactor)
 
     def _admit(self, _transport: Any) -> str | None:
         """TCP: everybody while there is room; the gate decides per request."""
-        if len(self._channels) >= CONNECTIONS_MAX:
-            self.refused_total += 1
-            return None
-        return ""
+        return "" if self._room(self._channels) else None
+
+    def _room(self, channels: set[CountedChannel]) -> bool:
+        if len(channels) < self._connections_max:
+            return True
+        self.refused_total += 1
+        return False
 
     def _admit_local(self, transport: Any) -> str | None:
         """The control socket: root, the daemon's user, or the control group."""
-        if self._admit(transport) is None:
+        if not self._room(self._local_channels):
             return None
         peer = control_peer(transport.socket)
         if may_control(peer, own_uid=os.geteuid(), control_gid=self._control_gid):
@@ -185,13 +210,15 @@ class HttpService(Service):
 
     async def _close(self) -> None:
         self.refuse()
-        ports, self._ports = self._ports, []
+        if self._control_port is not None and inode_of(self._control_path) != self._control_inode:
+            # Twisted's port removes whatever is at its path, and never ends when nothing is. Only a path
+            # in the abstract namespace keeps it from that.
+            self._control_port._bindPath = b"\0removed"
+        ports, self._ports, self._control_port = self._ports, [], None
         for port in ports:
             await maybeDeferred(port.stopListening)
-        for channel in tuple(self._channels):
+        for channel in (*self._channels, *self._local_channels):
             channel.end()
-        if self._control_inode is not None and inode_of(self._control_path) == self._control_inode:
-            Path(self._control_path).unlink(missing_ok=True)
 
 
 def _cause(error: Exception) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet import ssl
 from twisted.internet.endpoints import SSL4ServerEndpoint
+from twisted.internet.error import VerifyError
 
 from daemon.config.schema import HttpTlsConfig
 from daemon.errors import ListenError
+
+_NO_PEM = (SSL.Error, crypto.Error, VerifyError, ValueError, IndexError)
 
 
 def tls_endpoint(reactor: Any, host: str, port: int, tls: HttpTlsConfig) -> SSL4ServerEndpoint:
@@ -24,10 +27,16 @@ def tls_endpoint(reactor: Any, host: str, port: int, tls: HttpTlsConfig) -> SSL4
 
 def _options(tls: HttpTlsConfig) -> ssl.CertificateOptions:
     key_pem, chain_pem = _read(tls.key_file), _read(tls.cert_file)
+    if b"ENCRYPTED PRIVATE KEY" in key_pem or b"4,ENCRYPTED" in key_pem:
+        # OpenSSL would ask at the terminal, and the start would wait for that.
+        raise ListenError(
+            f"http_tls: {tls.key_file} has a passphrase and nobody to ask for it; remove it (openssl pkey) "
+            "and keep the file 0600"
+        )
     try:
         pair = ssl.PrivateCertificate.loadPEM(chain_pem + b"\n" + key_pem)
         chain = [c.original for c in _certificates(chain_pem)[1:]]
-    except (SSL.Error, ValueError, IndexError) as error:
+    except _NO_PEM as error:
         raise ListenError(
             f"http_tls: {tls.cert_file} and {tls.key_file} are not a PEM certificate and its key: {error}"
         ) from error
@@ -35,7 +44,7 @@ def _options(tls: HttpTlsConfig) -> ssl.CertificateOptions:
     if tls.client_ca_file:
         try:
             trust = ssl.trustRootFromCertificates(_certificates(_read(tls.client_ca_file)))
-        except (SSL.Error, ValueError) as error:
+        except _NO_PEM as error:
             raise ListenError(f"http_tls: {tls.client_ca_file} holds no PEM certificates: {error}") from error
     options = ssl.CertificateOptions(
         privateKey=pair.privateKey.original,

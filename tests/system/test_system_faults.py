@@ -51,6 +51,12 @@ def test_a_work_dir_that_cannot_be_made(daemon: Daemon) -> None:
     refused(daemon, "D1004", str(daemon.work_dir))
 
 
+def test_a_work_dir_that_cannot_be_written(daemon: Daemon) -> None:
+    daemon.configure(sleeper("a"))
+    daemon.config.write_text(daemon.config.read_text().replace(str(daemon.work_dir), "/proc/sys"))
+    refused(daemon, "D1004", "/proc/sys", "daemon.work_dir")
+
+
 def test_a_log_file_that_cannot_be_opened(daemon: Daemon) -> None:
     daemon.log = daemon.root / "no/such/dir/daemon.log"
     daemon.configure(sleeper("a"))

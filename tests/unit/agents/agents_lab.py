@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from daemon.agents.metadata import AgentMetadata
 from daemon.agents.operations import Outcome
 from daemon.errors import RequestError, RequestFault
 from daemon.model.agent import AgentState, ExitStatus
@@ -32,9 +34,9 @@ class LabCase(SynchronousTestCase):
 
     def running(self, **keys: Any) -> FakeProcess:
         """A daemon whose one agent runs; its process."""
-        self.lab.spec(**keys)
+        spec = self.lab.spec(**keys)
         self.lab.boot()
-        self.lab.run(2)
+        self.lab.run(1 + spec.start_seconds)
         self.assert_state(AgentState.RUNNING)
         return self.life.process()
 
@@ -58,3 +60,27 @@ class LabCase(SynchronousTestCase):
     def spawns(self) -> int:
         """Processes this daemon started."""
         return len(self.life.launcher.spawned)
+
+
+class AdoptionCase(LabCase):
+    """Daemons that follow each other."""
+
+    def boot_running(self, agent_id: str = "web") -> tuple[Life, FakeProcess]:
+        """A daemon whose agent runs and is saved."""
+        if agent_id not in self.lab.specs:
+            self.lab.spec(agent_id)
+        life = self.lab.boot()
+        self.lab.run(2)
+        self.assertIs(life.agent(agent_id).state, AgentState.RUNNING)
+        return life, life.process(agent_id)
+
+    def edit(self, life: Life, **changes: object) -> None:
+        """Somebody edits the metadata while no daemon runs."""
+        path = life.metadata_path()
+        data = msgspec.json.decode(path.read_bytes(), type=AgentMetadata)
+        path.write_bytes(msgspec.json.encode(msgspec.structs.replace(data, **changes)))
+
+    def leaders(self, agent_id: str = "web") -> list[FakeProcess]:
+        """The live session leaders with the agent's mark."""
+        token = self.lab.life.agent(agent_id).metadata.mark
+        return [p for p in self.host.alive(token) if p.session == p.pid]

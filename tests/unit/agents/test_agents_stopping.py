@@ -9,6 +9,7 @@ from typing import ClassVar
 from agents_lab import CLEAN, LabCase
 
 from daemon.agents.stopping import signal_number
+from daemon.config.schema import RestartConfig
 from daemon.errors import AgentStopError, ErrorCode
 from daemon.model.agent import AgentState, ExitStatus
 from tests.fakes.host import Child
@@ -40,7 +41,20 @@ class NothingIsLeft(LabCase):
                 self.assertEqual(self.host.alive(), [])
                 self.assertEqual(self.host.zombies, [])
                 self.assertEqual(self.life.launcher.handles, [])
-                self.succeeded(self.life.manager.start("web")) if False else None
+                self.lab.crash()
+                self.life.metadata_path().unlink()
+
+    def test_of_an_adopted_agent_nothing_survives_either(self) -> None:
+        for name, child in self.CHILDREN.items():
+            with self.subTest(name):
+                self.lab.program().children = (child,)
+                self.running(stop_timeout=3.0)
+                self.lab.next_daemon()
+                stopping = self.life.manager.stop("web")
+                self.lab.run(4)
+                self.successResultOf(stopping)
+                self.assertEqual(self.host.alive(), [])
+                self.assertEqual(self.life.launcher.handles, [])
                 self.lab.crash()
                 self.life.metadata_path().unlink()
 
@@ -247,6 +261,19 @@ class WhatWillNotEnd(LabCase):
         self.successResultOf(stopping)
         self.assert_state(AgentState.STOPPED)
         self.assertEqual(self.host.zombies, [])
+
+    def test_a_restart_that_broke_is_tried_again_slowly(self) -> None:
+        self.lab.program().children = (Child(setsid=True, stuck=True),)
+        self.running(restart=RestartConfig(slow_retry=100.0))
+        self.life.manager.restart("web", graceful=False).addErrback(lambda _failed: None)
+        self.lab.run(12)
+        self.assert_state(AgentState.FAILED)
+        self.lab.program().children = ()
+        self.host.alive()[0].die(ExitStatus(signal=9))
+        self.lab.run(80)
+        self.assertEqual(self.spawns(), 1)
+        self.lab.run(25)
+        self.assert_state(AgentState.RUNNING)
 
     def test_a_restart_that_cannot_end_the_old_one_fails_and_starts_no_second(self) -> None:
         self.lab.program().stuck = True

@@ -26,7 +26,7 @@ class HostileTest(RigCase):
             self.check_problem(self.client.get(target), 404, None)
 
     def test_doubled_slashes_are_no_redirect_to_nowhere(self) -> None:
-        for target in ("/v1//agents", "/v1/agents//web", "/v1/agents/web//start"):
+        for target in ("/v1//agents", "/v1/agents//web", "/v1//node"):
             self.check_problem(self.client.get(target), 404, None)
 
     def test_a_wrong_method_is_405_with_allow(self) -> None:

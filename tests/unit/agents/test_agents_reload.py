@@ -1,0 +1,109 @@
+"""A new configuration while agents run: what is live applies, what must restart restarts, once."""
+
+from __future__ import annotations
+
+from agents_lab import FAILED, LabCase
+
+from daemon.config.schema import Policy, RestartConfig
+from daemon.errors import RequestError
+from daemon.model.agent import AgentState
+
+
+class Reload(LabCase):
+    def apply(self) -> None:
+        self.life.manager.apply(self.lab.specs.values())
+        self.lab.settle()
+
+    def test_a_live_key_applies_without_a_restart(self) -> None:
+        leader = self.running()
+        self.lab.spec(restart=RestartConfig(policy=Policy.NEVER), stop_timeout=1.0)
+        self.apply()
+        self.assertEqual(leader.signals, [])
+        leader.die(FAILED)
+        self.lab.settle()
+        self.assert_state(AgentState.FAILED)
+
+    def test_a_shorter_reset_applies_to_what_runs(self) -> None:
+        self.running()
+        self.life.process().die(FAILED)
+        self.lab.run(30)
+        self.lab.spec(restart=RestartConfig(reset_after=20.0))
+        self.apply()
+        self.assertEqual(self.life.agent().metadata.exits_in_a_row, 0)
+
+    def test_another_key_restarts_it_once_and_uncounted(self) -> None:
+        leader = self.running()
+        self.lab.spec(args=("-v",))
+        self.apply()
+        self.lab.run(2)
+        self.assertFalse(leader.alive)
+        self.assertEqual(self.spawns(), 2)
+        self.assertEqual(self.life.agent().metadata.lifetime_restarts, 0)
+        self.apply()
+        self.lab.run(2)
+        self.assertEqual(self.spawns(), 2)
+
+    def test_a_change_during_a_stop_is_in_the_successor(self) -> None:
+        self.lab.program().stop_takes_s = 2.0
+        self.running()
+        restarting = self.life.manager.restart("web")
+        self.lab.run(1)
+        self.lab.spec(args=("-v",))
+        self.apply()
+        self.lab.run(4)
+        self.successResultOf(restarting)
+        self.assertEqual(self.spawns(), 2)
+
+    def test_disabling_and_enabling_follow_the_file_and_keep_the_intent(self) -> None:
+        leader = self.running()
+        self.lab.spec(enabled=False)
+        self.apply()
+        self.assertFalse(leader.alive)
+        self.assert_state(AgentState.STOPPED)
+        self.lab.spec()
+        self.apply()
+        self.lab.run(2)
+        self.assert_state(AgentState.RUNNING)
+
+    def test_enabling_does_not_start_what_the_operator_stopped(self) -> None:
+        self.running()
+        self.succeeded(self.life.manager.stop("web"))
+        self.lab.spec(enabled=False)
+        self.apply()
+        self.lab.spec()
+        self.apply()
+        self.lab.run(2)
+        self.assertEqual(self.spawns(), 1)
+
+    def test_one_that_leaves_and_comes_back_before_it_stopped_runs_on_anew(self) -> None:
+        self.lab.program().stop_takes_s = 2.0
+        leader = self.running()
+        spec = self.lab.specs.pop("web")
+        self.apply()
+        self.lab.run(1)
+        self.lab.specs["web"] = spec
+        self.apply()
+        self.lab.run(4)
+        self.assertFalse(leader.alive)
+        self.assert_state(AgentState.RUNNING)
+        self.assertEqual(len(self.life.manager.registry), 1)
+
+    def test_one_that_waits_for_its_next_try_leaves_at_once(self) -> None:
+        self.running()
+        for _ in range(2):
+            self.life.process().die(FAILED)
+            self.lab.settle()
+        self.lab.specs.clear()
+        self.apply()
+        self.assertIsNone(self.life.manager.find("web"))
+        self.lab.run(60)
+        self.assertEqual(self.spawns(), 2)
+        self.assertFalse(self.life.metadata_path().exists())
+
+    def test_an_operation_on_one_that_has_left_is_unknown(self) -> None:
+        self.running()
+        agent = self.life.agent()
+        self.lab.specs.clear()
+        self.apply()
+        self.assertIsNone(self.life.manager.find("web"))
+        self.failureResultOf(agent.start(), RequestError)

@@ -1,0 +1,115 @@
+"""``/metrics``: parsable in both formats, complete, and named as Prometheus wants."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from daemon import __version__
+from daemon.errors import CollectError
+from daemon.model.heartbeat import Heartbeat
+from daemon.web.exposition import DaemonMetrics, Exposition
+from tests.fakes.control import FakeCollector, RigCase
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+class ExpositionTest(RigCase):
+    collectors = (
+        FakeCollector("cpu", {"usage_percent": 1.5}),
+        FakeCollector("disk", CollectError("cannot read")),
+    )
+
+    def prepare(self) -> None:
+        self.lab.spec("web")
+        self.lab.spec("off", enabled=False)
+
+    def families(self, accept: str = "") -> dict[str, Metric]:
+        answer = self.client.get("/metrics", headers={"Accept": accept} if accept else {})
+        self.assertEqual(answer.status, 200)
+        parse = parse_openmetrics if "openmetrics" in accept else parse_text
+        return {family.name: family for family in parse(answer.body.decode())}
+
+    def value(self, name: str, **labels: str) -> float:
+        for family in self.families().values():
+            for sample in family.samples:
+                if sample.name == name and sample.labels == labels:
+                    return sample.value
+        raise AssertionError(f"no {name}{labels}")
+
+    def test_text_is_the_default_and_parsable(self) -> None:
+        answer = self.client.get("/metrics")
+        self.assertTrue(answer.type.startswith("text/plain; version=0.0.4"), answer.type)
+        self.assertEqual(self.value("hostdaemon_build_info", version=__version__), 1.0)
+        self.assertIn("process_resident_memory_bytes", self.families())
+
+    def test_openmetrics_by_accept_ends_with_eof_and_is_parsable(self) -> None:
+        answer = self.client.get("/metrics", headers={"Accept": OPENMETRICS})
+        self.assertTrue(answer.type.startswith("application/openmetrics-text; version=1.0.0"), answer.type)
+        self.assertTrue(answer.body.endswith(b"# EOF\n"))
+        self.assertIn("hostdaemon_build", self.families(OPENMETRICS))
+
+    def test_any_accept_gets_one_of_the_two(self) -> None:
+        for accept in ("*/*", "text/html", ",,;;q=x", "application/openmetrics-text", "x" * 8000, "text/plain;q=0.5"):
+            self.assertEqual(self.client.get("/metrics", headers={"Accept": accept}).status, 200)
+
+    def test_agents_show_their_state_restarts_start_and_heartbeats(self) -> None:
+        states = {
+            (s.labels["agent"], s.labels["state"]): s.value
+            for s in self.families()["hostdaemon_agent_state"].samples
+        }
+        self.assertEqual(len(states), 2 * 6)
+        self.assertEqual(
+            {key for key, value in states.items() if value}, {("web", "running"), ("off", "stopped")}
+        )
+        agent = self.lab.life.agent("web")
+        self.assertNotIn("hostdaemon_agent_heartbeat_age_seconds", self.sampled())
+        agent.record(Heartbeat(pid=agent.pid, timestamp=0.0))
+        self.lab.run(3)
+        self.assertEqual(self.value("hostdaemon_agent_heartbeat_age_seconds", agent="web"), 3.0)
+        self.assertEqual(self.value("hostdaemon_agent_heartbeats_total", agent="web"), 1.0)
+        self.assertEqual(
+            self.value("hostdaemon_agent_start_time_seconds", agent="web"), agent.metadata.started_at
+        )
+        self.lab.life.process("web").die(self.lab.program("web").status)
+        self.lab.run(2)
+        self.assertEqual(self.value("hostdaemon_agent_restarts_total", agent="web"), 1.0)
+
+    def sampled(self) -> set[str]:
+        return {s.name for family in self.families().values() for s in family.samples}
+
+    def test_collectors_show_their_success(self) -> None:
+        self.rig.collectors.startService()
+        self.addCleanup(self.rig.collectors.stopService)
+        self.assertEqual(self.value("hostdaemon_collector_success", collector="cpu"), 1.0)
+        self.assertEqual(self.value("hostdaemon_collector_success", collector="disk"), 0.0)
+        self.assertEqual(self.value("hostdaemon_collector_failures_total", collector="disk"), 1.0)
+
+    def test_events_are_counted(self) -> None:
+        before = self.value("hostdaemon_events_total")
+        self.rig.bus.publish("x", "y")
+        self.assertEqual(self.value("hostdaemon_events_total"), before + 1)
+        self.assertEqual(self.value("hostdaemon_events_lost_total"), 0)
+
+    def test_names_follow_the_conventions_and_every_family_has_help(self) -> None:
+        text = self.client.get("/metrics").body.decode()
+        typed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.M))
+        helped = set(re.findall(r"^# HELP (\S+) \S", text, re.M))
+        for name, kind in typed.items():
+            self.assertIn(name, helped)
+            self.assertEqual(name.endswith("_total"), kind == "counter", name)
+            self.assertRegex(name, r"^(hostdaemon|process)_[a-z0-9_]+$")
+            self.assertNotRegex(name, r"_(ms|milliseconds|percent|kb|count)$")
+
+    def test_families_of_others_are_added(self) -> None:
+        def extra() -> Iterator[Metric]:
+            yield CounterMetricFamily("hostdaemon_more", "More.", 5)
+
+        exposition = Exposition(DaemonMetrics(self.rig.control, self.lab.clock.seconds, extra))
+        body, kind = exposition.encode("")
+        self.assertIn(b"hostdaemon_more_total 5.0", body)
+        self.assertIn("text/plain", kind)
