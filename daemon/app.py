@@ -90,6 +90,7 @@ class HostDaemon(MultiService):
         self._paths = paths = WorkDir(Path(config.daemon.work_dir))
         self._adopted = False
         self._stopping = False
+        self._asked_once = False
         self._facts = node_facts(paths.root, config.daemon.id)
         clock: Clock = reactor
         wall = time.time
@@ -201,7 +202,15 @@ class HostDaemon(MultiService):
         signal.signal(signal.SIGHUP, self._hang_up)
         self._reactor.callWhenRunning(self._begin)
 
+    def _asked_to_stop(self, number: int, frame: Any) -> None:
+        """SIGTERM or SIGINT. A second one changes nothing: Twisted would log a traceback for it."""
+        if not self._asked_once:
+            self._asked_once = True
+            (self._reactor.sigInt if number == signal.SIGINT else self._reactor.sigTerm)(number, frame)
+
     def _begin(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._asked_to_stop)
         starting = Deferred.fromCoroutine(self._start())
         starting.addErrback(self._start_failed)
 
@@ -236,6 +245,8 @@ class HostDaemon(MultiService):
         self._child("heartbeat-http")
         self._child("http")
         await self.http.open()
+        if self._stopping:
+            return
         self.agents.start_missing()
         self._child("collectors")
         give_back()
@@ -289,7 +300,8 @@ class HostDaemon(MultiService):
             text = f"a fault of the daemon at its start: {failure.getErrorMessage()}; its log says more"
         self._sink.tell_stderr(f"hostdaemon: {text}")
         self.exit_status = 1
-        if not self._stopping:
+        if not self._stopping and not self._asked_once:
+            self._asked_once = True
             self._reactor.stop()
 
     def _hang_up(self, _number: int, _frame: object) -> None:
@@ -304,7 +316,7 @@ class HostDaemon(MultiService):
         """Leaves in order; agents run on."""
         self.running = 0
         self._stopping = True
-        leave_at_last(WORK_PATIENCE_S + LEAVE_PATIENCE_S, self.exit_status or 0)
+        leave_at_last(WORK_PATIENCE_S + 2 * LEAVE_PATIENCE_S)
         self._reactor.addSystemEventTrigger("after", "shutdown", self._end)
         return Deferred.fromCoroutine(self._leave())
 
@@ -312,7 +324,7 @@ class HostDaemon(MultiService):
         self.log.info("stopping; agents run on")
         self.http.refuse()
         self.bus.publish("daemon.stopping", f"hostdaemon stops, pid {os.getpid()}; agents run on")
-        for name in ("heartbeat-http", "agents", "collectors", "http", "heartbeat-socket"):
+        for name in ("heartbeat-http", "heartbeat-socket", "agents", "collectors", "http"):
             await self._stop_child(name)
         self._commands.stop()
         await self._stop_child("events")
@@ -384,9 +396,9 @@ def _remove_own_pid_file(path: Path) -> None:
         return  # information only
 
 
-def leave_at_last(after_s: float, status: int, leave: Callable[[int], None] = os._exit) -> None:
-    """Ends the process when an orderly stop takes too long; a thread, so that a held loop cannot hold it."""
-    timer = threading.Timer(after_s, leave, (status,))
+def leave_at_last(after_s: float, leave: Callable[[int], None] = os._exit) -> None:
+    """Ends the process with status 1 when a stop takes too long; a thread: a held loop cannot hold it."""
+    timer = threading.Timer(after_s, leave, (1,))
     timer.daemon = True
     timer.start()
 

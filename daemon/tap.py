@@ -159,6 +159,12 @@ def _make(loaded: LoadedConfig, options: Options) -> HostDaemon:
     lock = DirectoryLock(paths.root)
     lock.acquire()
     log_file = config.daemon.log_file if options["log-file"] is None else options["log-file"]
+    if log_file in ("", "-") and options.parent is not None and not options.parent.get("nodaemon"):
+        print(
+            "hostdaemon: the log goes to stderr, which a daemonised twistd does not have; "
+            "write daemon.log_file or use twistd -n",
+            file=sys.stderr,
+        )
     stream = open_log_stream("" if log_file == "-" else log_file, "daemon.log_file")
     log_format = LogFormat(options["log-format"] or config.daemon.log_format)
     in_json = log_format is LogFormat.JSON or (log_format is LogFormat.AUTO and not is_terminal(stream))

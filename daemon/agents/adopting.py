@@ -10,6 +10,7 @@ from daemon.agents.metadata import AgentMetadata
 from daemon.agents.process import AgentProcess, ProcessOwner
 from daemon.agents.spawning import log_owner_test, may_lead, started_with
 from daemon.agents.world import AgentWorld
+from daemon.errors import AgentStartError
 from daemon.model.agent import Identity
 from daemon.procfs.identity import identity_of
 from daemon.procfs.table import Process, ProcessTable
@@ -109,7 +110,13 @@ def _adopt(
         owner, run=run, spec_hash=started, adopted=True,
         started_mono=world.clock.seconds() - world.process_age_s(identity.start_ticks),
     )
-    handle = world.launcher.adopt(process, identity)
+    try:
+        handle = world.launcher.adopt(process, identity)
+    except OSError as error:
+        raise AgentStartError(
+            f"process {identity.pid} of agent {metadata.id} cannot be watched: {error.strerror}; "
+            "raise the limit of open files (ulimit -n, LimitNOFILE=) and start the daemon again"
+        ) from error
     if handle is None:
         return None
     process.attach(handle)

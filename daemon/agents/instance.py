@@ -1,4 +1,4 @@
-"""One agent as operators and heartbeats meet it: start, stop, restart, who speaks for it."""
+"""One agent as operators, heartbeats and a starting daemon meet it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ from typing import Any, cast
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
+from daemon.agents import messages
+from daemon.agents.adopting import find_leader
+from daemon.agents.exits import bury
+from daemon.agents.observer import stopping_error
 from daemon.agents.operations import Outcome, Verb
-from daemon.agents.supervision import Supervision, stopping_error
+from daemon.agents.process import AgentProcess
+from daemon.agents.supervision import Supervision
 from daemon.config.schema import AgentConfig
 from daemon.config.spec_hash import spec_hash
 from daemon.errors import RequestError, RequestFault
-from daemon.model.agent import AgentState, Wanted
+from daemon.model.agent import AgentState, ExitStatus, Wanted
 from daemon.model.event import Severity
 from daemon.model.heartbeat import Heartbeat
 from daemon.procfs.marks import read_mark
 from daemon.procfs.stat import read_stat
+from daemon.procfs.table import ProcessTable
 
 INTENT_PATIENCE_S = 2.0  # a disk that takes longer does not hold an operation
 
 
 class AgentInstance(Supervision):
     """One agent; see :class:`Supervision` for its facts."""
+
+    _intent = 0  # counts operators' requests, so that only the newest one's save carries it out
 
     def owns(self, pid: int) -> bool:
         """Whether the live process is its leader, in the leader's session, or carries its mark."""
@@ -88,10 +96,10 @@ class AgentInstance(Supervision):
         return self._request(Verb.RESTART, Wanted.RUNNING)
 
     def _refusal(self) -> RequestError | None:
-        if self._leaving:
-            return stopping_error()
         if self.spec is None:
             return RequestError(RequestFault.PRECONDITION, "it is no longer in the configuration")
+        if self._leaving:
+            return stopping_error()
         if not self.spec.enabled:
             return RequestError(
                 RequestFault.PRECONDITION, "enabled: false in the configuration; set it true and reload"
@@ -99,6 +107,7 @@ class AgentInstance(Supervision):
         return None
 
     def _request(self, verb: Verb, wanted: Wanted) -> Deferred[Outcome]:
+        self._intent += 1
         if wanted is Wanted.RUNNING and self._stop is None:
             self.board.supersede_stops(f"a {verb.value} was asked for before it began")
         done = self.board.add(verb, spawns=self._spawns)
@@ -110,9 +119,13 @@ class AgentInstance(Supervision):
         saving = self._world.store.save_now(self.metadata)
         saving.addTimeout(INTENT_PATIENCE_S, cast(Any, self._world.clock))
         saving.addErrback(self._intent_unsaved, verb)
-        saving.addCallback(lambda _saved: self.reconcile())
+        saving.addCallback(self._intent_saved, self._intent)
         self.log_failure(saving, "operation")
         return done
+
+    def _intent_saved(self, _saved: None, intent: int) -> None:
+        if intent == self._intent:  # else a newer one is being saved, which reconciles in its turn
+            self.reconcile()
 
     def _intent_unsaved(self, failure: Failure, verb: Verb) -> None:
         text = f"it could not be stored, so a restart of the daemon may undo it: {failure.getErrorMessage()}"
@@ -123,11 +136,74 @@ class AgentInstance(Supervision):
 
     def apply_spec(self, spec: AgentConfig | None) -> None:
         """Takes a new configuration; what must restart restarts, what is live is live."""
+        old_hash, old_spec = self.spec_hash, self.spec
         self.spec = spec
         self.spec_hash = spec_hash(spec) if spec is not None else ""
         if not self.enabled:
             self._asked = False
             self.board.supersede("the configuration no longer lets it run")
+        elif not self.pid and spec is not None and old_spec is not None and (
+            old_hash != self.spec_hash or old_spec.restart.policy is not spec.restart.policy
+        ):
+            self._begin_anew()
         if self.state is AgentState.RUNNING and self.process is not None:
             self._reset_count_later(self._world.clock.seconds() - self.process.started_mono)
         self.reconcile()
+
+    def _begin_anew(self) -> None:
+        """Another configuration gets tries of its own: what the old one failed at is past."""
+        self._timers.cancel("next_try")
+        self.book.remember(
+            settled=False, gave_up=False, next_try_mono=None, exits_in_a_row=0, restart_count=0
+        )
+
+    # -------------------------------------------------------------- adoption
+
+    def take_over(self, table: ProcessTable) -> None:
+        """Takes back what an earlier daemon started, by verified identity, and ends left-overs."""
+        remembered = self.metadata.identity
+        if self.metadata.boot_id and self.metadata.boot_id != self._world.boot_id:
+            remembered = None
+            self.book.begin_after_reboot()
+        found = find_leader(self._world, self, self.metadata, self.spec_hash, table)
+        if found.process is not None:
+            self._taken_back(found.process)
+            if found.others:
+                self._burials.begin(bury(self._world, self.agent_id, self._leftovers(None), None))
+            return
+        self._survivors = found.others
+        if self.metadata.spec_hash and self.metadata.spec_hash != self.spec_hash:
+            self._begin_anew()
+        self._retrying = self.metadata.next_try_mono is not None
+        if remembered is not None:
+            self._ended_while_away()
+
+    def _taken_back(self, process: AgentProcess) -> None:
+        world = self._world
+        age_s = world.clock.seconds() - process.started_mono
+        self._lead(process)
+        self.book.remember(
+            identity=process.identity, run=process.run, spec_hash=process.spec_hash,
+            boot_id=world.boot_id, started_at=world.wall() - age_s,
+            next_try_mono=None, gave_up=False, settled=False,
+        )
+        reason = f"taken back, pid {process.pid}"
+        left_s = self._start_seconds - age_s
+        if left_s > 0:
+            self.book.transition(AgentState.STARTING, reason)
+            self._timers.set("started", left_s, self._started)
+        else:
+            self.book.transition(AgentState.RUNNING, reason)
+            self._reset_count_later(age_s)
+            self._find_version()
+        self.book.publish("agent.adopted", reason, pid=process.pid)
+
+    def _ended_while_away(self) -> None:
+        """Its process ended while no daemon watched: an exit like any other, its status unknown."""
+        reason = "ended while no daemon watched"
+        if self._down:
+            self.book.remember(identity=None, last_exit=self.book.last_exit(ExitStatus(), reason))
+            return
+        verdict = self.book.note_exit(self.spec, ExitStatus(), reason)
+        self.book.publish("agent.exited", f"{reason}; {messages.next_step(verdict)}", severity=Severity.WARN)
+        self._follow(verdict)

@@ -92,17 +92,34 @@ def account_of(user: str, group: str) -> tuple[int, int]:
     return uid, gid
 
 
+def as_account(
+    spec: AgentConfig, account: tuple[int, int], argv: tuple[str, ...], *, setpriv: str
+) -> tuple[str, ...]:
+    """A command as the agent's user and group; unchanged where it has none of its own."""
+    uid, gid = account
+    if uid < 0 and gid < 0:
+        return argv
+    privileges = [setpriv]
+    if uid >= 0:
+        privileges.append(f"--reuid={uid}")
+    privileges.append(f"--regid={gid}")
+    privileges.append("--init-groups" if spec.user and not spec.user.isdigit() else "--clear-groups")
+    return (*privileges, "--", *argv)
+
+
+def side_command(spec: AgentConfig, argv: tuple[str, ...]) -> tuple[str, ...]:
+    """A version command or probe, run as the agent's user: its binary may be writable for that user.
+
+    Raises:
+        AgentStartError: the user is unknown or setpriv is missing.
+    """
+    account = account_of(spec.user, spec.group)
+    return as_account(spec, account, argv, setpriv=_tool("setpriv") if max(account) >= 0 else "")
+
+
 def wrapped(spec: AgentConfig, account: tuple[int, int], *, prlimit: str, setpriv: str) -> tuple[str, ...]:
     """The argument list, with util-linux's prlimit(1) and setpriv(1) before it where they are asked for."""
-    argv: tuple[str, ...] = (spec.binary_path, *spec.args)
-    uid, gid = account
-    if uid >= 0 or gid >= 0:
-        privileges = [setpriv]
-        if uid >= 0:
-            privileges.append(f"--reuid={uid}")
-        privileges.append(f"--regid={gid}")
-        privileges.append("--init-groups" if spec.user and not spec.user.isdigit() else "--clear-groups")
-        argv = (*privileges, "--", *argv)
+    argv = as_account(spec, account, (spec.binary_path, *spec.args), setpriv=setpriv)
     limits = []
     if spec.limits.nofile:
         limits.append(f"--nofile={spec.limits.nofile}")
@@ -142,7 +159,9 @@ def check_binary(spec: AgentConfig) -> None:
 def home_of(user: str) -> str:
     """The home directory of a user (ours when empty); ``/`` when the user database knows none."""
     if not user:
-        return os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+        user = str(os.getuid())
+        if os.environ.get("HOME"):
+            return os.environ["HOME"]
     try:
         return pwd.getpwuid(int(user)).pw_dir if user.isdigit() else pwd.getpwnam(user).pw_dir
     except KeyError:
@@ -156,12 +175,14 @@ def prepare_work_dir(spec: AgentConfig) -> None:
         AgentStartError: it cannot be made.
     """
     path = Path(spec.work_dir)
-    if path.is_dir():
-        return
     account = account_of(spec.user, spec.group)  # first: a folder left behind would keep the wrong owner
     try:
+        if path.is_dir():
+            return
+        missing = [each for each in (path, *path.parents) if not each.exists()]
         path.mkdir(parents=True, exist_ok=True)
-        path.chmod(0o755)
+        for made in missing:  # whatever the umask: a daemonised twistd has 077
+            made.chmod(0o755)
         if spec.user or spec.group:
             os.chown(path, *account)
     except OSError as error:
@@ -170,13 +191,11 @@ def prepare_work_dir(spec: AgentConfig) -> None:
         ) from error
 
 
-def build_launch(
-    spec: AgentConfig, *, daemon_env: Mapping[str, str], socket: str, mark: str, run: str
-) -> Launch:
-    """The launch of an agent, everything that can be checked beforehand checked.
+def check_launch(spec: AgentConfig) -> None:
+    """Everything that can be checked before a spawn; makes the agent's folder.
 
     Raises:
-        AgentStartError: see :func:`check_binary`, :func:`home_of`, :func:`prepare_work_dir`.
+        AgentStartError: see :func:`check_binary`, :func:`account_of`, :func:`prepare_work_dir`.
     """
     check_binary(spec)
     if (spec.user or spec.group) and os.geteuid() != 0:
@@ -185,6 +204,17 @@ def build_launch(
             "run it as root or leave user and group out"
         )
     prepare_work_dir(spec)
+
+
+def build_launch(
+    spec: AgentConfig, *, daemon_env: Mapping[str, str], socket: str, mark: str, run: str
+) -> Launch:
+    """The launch of an agent, everything that can be checked beforehand checked.
+
+    Raises:
+        AgentStartError: see :func:`check_launch`.
+    """
+    check_launch(spec)
     prlimit = setpriv = ""
     if spec.user or spec.group:
         setpriv = _tool("setpriv")

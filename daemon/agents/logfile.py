@@ -31,8 +31,10 @@ def open_log(path: Path) -> int:
         try:
             fd = os.open(path, _FLAGS, 0o640)
         except FileNotFoundError:
-            path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.chmod(0o750)  # whatever the umask: a daemonised twistd has 077
             fd = os.open(path, _FLAGS, 0o640)
+            os.fchmod(fd, 0o640)
     except OSError as error:
         raise AgentStartError(
             f"log {path} cannot be opened: {error.strerror}; it must be a plain file we may write"

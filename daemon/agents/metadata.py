@@ -7,10 +7,11 @@ outlive the daemon. Never in the agent's own folder: the agent must not be able 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from twisted.internet.defer import Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -28,6 +29,7 @@ FILE_MAX = 256 * 1024  # bytes; a real one is under 2 KiB
 SAVE_WITHIN_S = 0.1  # identity is on disk this soon after a spawn, and the disk's own time
 RETRY_S = 5.0  # after a failed save
 SAVE_DEADLINE_S = 30.0
+STOP_PATIENCE_S = 3.0  # with a disk that does not answer when the daemon leaves
 LANE = "metadata"
 
 
@@ -81,6 +83,14 @@ class AgentMetadata(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _DECODER = msgspec.json.Decoder(AgentMetadata)
+
+
+class UnsavedError(Exception):
+    """Some files of a batch could not be written; the text is the first one's cause."""
+
+    def __init__(self, unsaved: dict[str, Exception]) -> None:
+        super().__init__(str(next(iter(unsaved.values()))))
+        self.unsaved = unsaved
 
 
 class FileMetadataStore:
@@ -199,14 +209,20 @@ class FileMetadataStore:
         return done
 
     def _write_files(self, batch: dict[str, AgentMetadata | None]) -> None:
-        """On the lane's thread."""
+        """On the lane's thread; one file that cannot be written does not hold the others up."""
+        unsaved: dict[str, Exception] = {}
         for agent_id, metadata in batch.items():
             path = self._directory / f"{agent_id}.json"
-            faults.hit("metadata.save")
-            if metadata is None:
-                path.unlink(missing_ok=True)
-            else:
-                write_atomic(path, msgspec.json.encode(metadata))
+            try:
+                faults.hit("metadata.save")
+                if metadata is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    write_atomic(path, msgspec.json.encode(metadata))
+            except (OSError, StorageError) as error:
+                unsaved[agent_id] = error
+        if unsaved:
+            raise UnsavedError(unsaved)
 
     def _written(self, _result: None) -> None:
         if self.failing:
@@ -215,7 +231,9 @@ class FileMetadataStore:
 
     def _failed(self, failure: Failure, batch: dict[str, AgentMetadata | None]) -> Failure:
         self.write_failures_total += 1
-        for agent_id in batch:
+        error = failure.value
+        unsaved = tuple(error.unsaved) if isinstance(error, UnsavedError) else tuple(batch)
+        for agent_id in unsaved:
             self._dirty.setdefault(agent_id, self._newest.get(agent_id))
         self._schedule(RETRY_S)
         cause = failure.getErrorMessage() or "the disk did not answer in time"
@@ -229,17 +247,15 @@ class FileMetadataStore:
                 "storage.failed", message, severity=Severity.ERROR, data={"code": "D1004", "cause": cause}
             )
         self.failing = cause
-        error = failure.value
-        if isinstance(error, StorageError):
-            return failure
-        return Failure(StorageError(f"cannot save in {self._directory}: {cause}"))
+        return Failure(StorageError(f"cannot save {', '.join(unsaved)} in {self._directory}: {cause}"))
 
     def _rest(self, result: Any) -> Any:
         self._writing -= 1
         if not self._writing:
             idle, self._idle = self._idle, []
             for waiter in idle:
-                waiter.callback(None)
+                if not waiter.called:
+                    waiter.callback(None)
         return result
 
     async def stop(self) -> None:
@@ -247,15 +263,21 @@ class FileMetadataStore:
         self._cancel_timer()
         batch, self._dirty = self._dirty, {}
         if batch:
+            last = self._write(batch)
+            last.addTimeout(STOP_PATIENCE_S, cast(Any, self._clock))
             try:
-                await self._write(batch)
-            except StorageError as error:
+                await last
+            except (StorageError, DeferredTimeout) as error:
                 self.log.error("{error}; the last changes of {ids} are lost",
                                error=str(error), ids=", ".join(batch), error_code="D1004")
         if self._writing:
             waiter: Deferred[None] = Deferred()
             self._idle.append(waiter)
-            await waiter
+            waiter.addTimeout(STOP_PATIENCE_S, cast(Any, self._clock))
+            try:
+                await waiter
+            except DeferredTimeout:
+                self.log.error("D1004 the disk does not answer; leaving without it", error_code="D1004")
         self._cancel_timer()  # a save that failed just now has set it again
 
     def _cancel_timer(self) -> None:

@@ -62,4 +62,4 @@ class AgentRegistry:
 
     def list_by_type(self, agent_type: str) -> tuple[AgentInstance, ...]:
         """The agents of one type (``filebeat``, ``telegraf``, ``node_exporter``, ``custom``)."""
-        return tuple(a for a in self._agents.values() if a.metadata.type == agent_type)
+        return tuple(a for a in self._agents.values() if a.type == agent_type)

@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 
 import msgspec
+from twisted.logger import Logger
 
 from daemon import faults
-from daemon.agents.launch import build_launch
+from daemon.agents.launch import build_launch, check_launch
 from daemon.agents.logfile import log_path, open_log
 from daemon.agents.metadata import AgentMetadata
 from daemon.agents.process import AgentProcess, ProcessOwner
@@ -16,6 +17,8 @@ from daemon.agents.world import AgentWorld
 from daemon.aio.process import Command
 from daemon.config.schema import AgentConfig
 from daemon.errors import AgentStartError
+
+log = Logger()
 
 RUN_HASH_DIGITS = 16
 LEADER_TICKS = 5  # from the token to the fork, on a busy host
@@ -55,29 +58,35 @@ def spawn(
     Raises:
         AgentStartError: D3001, with the cause and the next step.
     """
-    run = make_run(world.new_token(), world.boot_ticks(), spec_hash)
-    launch = build_launch(
-        spec, daemon_env=world.daemon_env, socket=world.socket_path, mark=metadata.mark, run=run
-    )
-    process = AgentProcess(
-        owner, run=run, spec_hash=spec_hash, started_mono=world.clock.seconds(), adopted=False
-    )
-    log_fd = open_log(log_path(world.logs_dir, spec.id))
     try:
-        faults.hit("agent.spawn")
-        command = Command(
-            argv=launch.argv, env=launch.env, cwd=launch.cwd,
-            stdout=log_fd, stderr=log_fd, umask=launch.umask,
-        )
-        process.attach(world.launcher.spawn(process, command))
-    except OSError as error:
+        check_launch(spec)  # before the token: what is slow here must not part it from the fork
+        log_fd = open_log(log_path(world.logs_dir, spec.id))
+        try:
+            faults.hit("agent.spawn")
+            run = make_run(world.new_token(), world.boot_ticks(), spec_hash)
+            launch = build_launch(
+                spec, daemon_env=world.daemon_env, socket=world.socket_path, mark=metadata.mark, run=run
+            )
+            process = AgentProcess(
+                owner, run=run, spec_hash=spec_hash, started_mono=world.clock.seconds(), adopted=False
+            )
+            command = Command(
+                argv=launch.argv, env=launch.env, cwd=launch.cwd,
+                stdout=log_fd, stderr=log_fd, umask=launch.umask,
+            )
+            process.attach(world.launcher.spawn(process, command))
+        finally:
+            os.close(log_fd)
+    except AgentStartError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError):  # a fault of ours, which must not leave the agent as it is
+            log.failure("agent {agent_id}: spawn", agent_id=spec.id)
         raise AgentStartError(
-            f"{spec.binary_path} cannot be started: {error.strerror or error}; "
+            f"{spec.binary_path} cannot be started: {getattr(error, 'strerror', None) or error}; "
             "run it by hand as the daemon's user to see why",
-            errno=error.errno,
+            errno=getattr(error, "errno", None),
         ) from error
-    finally:
-        os.close(log_fd)
     faults.hit("agent.spawned")
     now = world.wall()
     return process, msgspec.structs.replace(

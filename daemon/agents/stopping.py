@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import signal
+from typing import Any, cast
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
 
 from daemon.agents.belongings import KILL_PATIENCE_S
 from daemon.agents.exits import Find
 from daemon.agents.process import AgentProcess
 from daemon.agents.world import AgentWorld
+from daemon.aio.threads import LaneBusy, LaneTimeout
 from daemon.errors import AgentStopError
+from daemon.model.event import Severity
 from daemon.procfs.identity import identity_of
 from daemon.procfs.table import Process, ProcessTable
+
+FAMILY_PATIENCE_S = 0.5  # a sweep takes milliseconds
 
 
 def signal_number(name: str) -> int:
@@ -84,26 +90,46 @@ class Stop:
         process = self._process
         find = self._find
         if process is not None and process.alive:
-            if process.adopted:
+            if process.adopted and not self._hurried:
                 find = await self._with_family(find)
             await self._end_leader(process, until)
-        ended = await self._world.terminator.end_all(
-            find,
-            gentle_signal=0 if self._hurried else self._signal,
-            gentle_until=until,
-            hurry=lambda: self._hurried,
-        )
+        try:
+            ended = await self._world.terminator.end_all(
+                find,
+                gentle_signal=0 if self._hurried else self._signal,
+                gentle_until=until,
+                hurry=lambda: self._hurried,
+            )
+        except (LaneBusy, LaneTimeout) as error:
+            self._not_swept(error)
+            return self
         self.ended_count = ended.count
         if ended.left:
             raise self._survived(ended.left)
         return self
+
+    def _not_swept(self, error: Exception) -> None:
+        """A /proc that hangs hides left-overs, but the leader has gone: the operator must not wait for it."""
+        text = (
+            f"agent {self._agent_id} is stopped, but whether children of it are left is unknown ({error}); "
+            "a process that hangs in the kernel holds /proc up: ps -eo pid,stat,wchan shows it"
+        )
+        self.log.warn("D3002 {text}", text=text, error_code="D3002")
+        self._world.events.publish(
+            "agent.not_swept", text, severity=Severity.WARN, agent_id=self._agent_id, data={"code": "D3002"}
+        )
 
     async def _with_family(self, find: Find) -> Find:
         """Also finds again whoever belongs to the agent now, while its leader proves the session.
 
         The parent of an adopted leader reaps it at once; its session number proves nothing afterwards.
         """
-        family = {identity_of(p.stat) for p in find(await self._world.sweeper.sweep())}
+        look = self._world.sweeper.sweep()
+        look.addTimeout(FAMILY_PATIENCE_S, cast(Any, self._world.clock))
+        try:
+            family = {identity_of(p.stat) for p in find(await look)}
+        except (LaneBusy, LaneTimeout, DeferredTimeout):
+            return find  # a /proc that hangs does not hold the signal up
 
         def find_family(table: ProcessTable) -> list[Process]:
             found = {p.pid: p for p in find(table)}
@@ -152,7 +178,8 @@ class Stop:
     def _survived(self, pids: tuple[int, ...]) -> AgentStopError:
         shown = ", ".join(map(str, pids))
         return AgentStopError(
-            f"processes {shown} of agent {self._agent_id} survive SIGKILL; they hang in the kernel "
-            "(ps -o stat,wchan shows where): mend the disk or mount they wait for, then stop again",
+            f"processes {shown} of agent {self._agent_id} survive SIGKILL: they hang in the kernel, or we may "
+            "not signal them (ps -o user,stat,wchan shows which); mend the disk or mount they wait for, "
+            "or the daemon's user, then stop again",
             pids=pids,
         )

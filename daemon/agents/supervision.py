@@ -7,18 +7,19 @@ operators and heartbeats ask of it.
 from __future__ import annotations
 
 import signal
-from typing import Any, Protocol
+from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from daemon.agents import messages
-from daemon.agents.adopting import find_leader
 from daemon.agents.book import AgentBook
+from daemon.agents.burials import Burials
 from daemon.agents.decide import Decision, Do, Observed, Spec, decide
 from daemon.agents.exits import ExitReport, bury, leftovers
 from daemon.agents.metadata import AgentMetadata
+from daemon.agents.observer import SupervisionObserver, stopping_error
 from daemon.agents.operations import OperationBoard
 from daemon.agents.process import AgentProcess
 from daemon.agents.pulse import Pulse
@@ -28,28 +29,13 @@ from daemon.agents.stopping import Stop, signal_number
 from daemon.agents.timers import Timers
 from daemon.agents.version import detect_version
 from daemon.agents.world import AgentWorld
-from daemon.config.schema import AgentConfig, RestartConfig
+from daemon.config.schema import AgentConfig
 from daemon.config.spec_hash import spec_hash
 from daemon.errors import AgentStartError, AgentStopError, RequestError, RequestFault
 from daemon.model.agent import AgentState, ExitStatus, Wanted
 from daemon.model.event import Severity
-from daemon.procfs.table import ProcessTable
 
-
-class SupervisionObserver(Protocol):
-    """Who keeps the books over all agents."""
-
-    def leader_changed(self, agent: Supervision, old_pid: int, new_pid: int) -> None:
-        """Another process leads the agent; 0 for none."""
-        ...
-
-    def state_changed(self, agent: Supervision, old: AgentState, new: AgentState) -> None:
-        """It went from one state to another."""
-        ...
-
-    def forgotten(self, agent: Supervision) -> None:
-        """It has left the configuration and nothing of it is left."""
-        ...
+STOP_AGAIN_S = 60.0  # after a stop that something survived
 
 
 class Supervision:
@@ -87,14 +73,15 @@ class Supervision:
         self._observer = observer
         self._timers = Timers(world.clock)
         self._stop: Stop | None = None
-        self._burials: list[Deferred[None]] = []
+        self._burials = Burials(agent_id)
         self._survivors = False
         self._asked = False  # an operator's start or restart that no spawn has answered yet
         self._graceful = True
         self._spawn_queued = False
         self._retrying = False
         self._spawns = 0
-        self._leaving = False
+        self._leaving = False  # the daemon stops: nothing new is begun, what is under way ends
+        self._gone = False
 
     # ------------------------------------------------------------------ facts
 
@@ -114,62 +101,29 @@ class Supervision:
         return self.process.pid if self.process is not None and self.process.alive else 0
 
     @property
+    def type(self) -> str:
+        """Its type: as configured, or as it was when it has left the file."""
+        return self.spec.type.value if self.spec is not None else self.metadata.type
+
+    @property
     def enabled(self) -> bool:
         """Whether the configuration lets it run."""
         return self.spec is not None and self.spec.enabled
 
     @property
+    def _ended_state(self) -> AgentState:
+        """The state of an agent that ended and is left so by its policy."""
+        last = self.metadata.last_exit
+        return AgentState.STOPPED if last is not None and last.code == 0 else AgentState.FAILED
+
+    @property
+    def _start_seconds(self) -> float:
+        return self.spec.start_seconds if self.spec is not None else 0.0
+
+    @property
     def _down(self) -> bool:
         """Whether intent or configuration want it down."""
         return self.metadata.wanted is Wanted.STOPPED or not self.enabled
-
-    # -------------------------------------------------------------- adoption
-
-    def take_over(self, table: ProcessTable) -> None:
-        """Takes back what an earlier daemon started, by verified identity; starts nothing yet."""
-        remembered = self.metadata.identity
-        if self.metadata.boot_id and self.metadata.boot_id != self._world.boot_id:
-            remembered = None
-            self.book.begin_after_reboot()
-        found = find_leader(self._world, self, self.metadata, self.spec_hash, table)
-        if found.process is not None:
-            self._taken_back(found.process)
-            if found.others:
-                self._track(bury(self._world, self.agent_id, self._leftovers(None), None))
-            return
-        self._survivors = found.others
-        self._retrying = self.metadata.next_try_mono is not None
-        if remembered is not None:
-            self._ended_while_away()
-
-    def _taken_back(self, process: AgentProcess) -> None:
-        world = self._world
-        age_s = world.clock.seconds() - process.started_mono
-        self._lead(process)
-        self.book.remember(
-            identity=process.identity, run=process.run, spec_hash=process.spec_hash,
-            boot_id=world.boot_id, started_at=world.wall() - age_s,
-            next_try_mono=None, gave_up=False, settled=False,
-        )
-        reason = f"taken back, pid {process.pid}"
-        left_s = (self.spec.start_seconds if self.spec is not None else 0.0) - age_s
-        if left_s > 0:
-            self.book.transition(AgentState.STARTING, reason)
-            self._timers.set("started", left_s, self._started)
-        else:
-            self.book.transition(AgentState.RUNNING, reason)
-            self._reset_count_later(age_s)
-        self.book.publish("agent.adopted", reason, pid=process.pid)
-
-    def _ended_while_away(self) -> None:
-        """Its process ended while no daemon watched: an exit like any other, its status unknown."""
-        reason = "ended while no daemon watched"
-        if self._down:
-            self.book.remember(identity=None, last_exit=self.book.last_exit(ExitStatus(), reason))
-            return
-        verdict = self.book.note_exit(self.spec, ExitStatus(), reason)
-        self.book.publish("agent.exited", f"{reason}; {messages.next_step(verdict)}", severity=Severity.WARN)
-        self._follow(verdict)
 
     # -------------------------------------------------------------- the loop
 
@@ -213,25 +167,23 @@ class Supervision:
             self.board.running(self._spawns)
         elif self.state is AgentState.FAILED:  # a stop of it failed, and it is wanted again
             self.book.transition(AgentState.STARTING, decision.why)
-            wait_s = self.spec.start_seconds if self.spec is not None else 0.0
-            self._timers.set("started", wait_s, self._started)
+            self.book.remember(next_try_mono=None)
+            self._timers.set("started", self._start_seconds, self._started)
 
     def _rest(self, decision: Decision) -> None:
         """Nothing should run and nothing does."""
         if self._down:
-            if self._burials:  # a stop has ended only when what an earlier crash left is gone too
-                self._burials[-1].addCallback(lambda _gone: self.reconcile())
-                return
+            if self._burials.then(self.reconcile):
+                return  # a stop has ended only when what an earlier crash left is gone too
             self._timers.cancel_all()
             self._retrying = False
-            if self.metadata.next_try_mono is not None or self.metadata.gave_up:
-                self.book.forgive(next_try_mono=None)
+            if self.metadata.next_try_mono is not None or self.metadata.exits_in_a_row:
+                self.book.forgive(next_try_mono=None, exits_in_a_row=0)
             self.book.transition(AgentState.STOPPED, decision.why)
             self.board.stopped()
         else:
-            last = self.metadata.last_exit
-            clean = last is not None and last.code == 0
-            self.book.transition(AgentState.STOPPED if clean else AgentState.FAILED, decision.why)
+            self.book.transition(self._ended_state, decision.why)
+            self.board.start_failed(AgentStartError(decision.why), self._spawns)
         if decision.do is Do.FORGET:
             self._leaving = True
             self.board.abandon(RequestError(RequestFault.UNKNOWN, "it has left the configuration"))
@@ -255,7 +207,7 @@ class Supervision:
 
     def _spawn_now(self) -> None:
         self._spawn_queued = False
-        if self._leaving or self._stop is not None:
+        if self._gone or self._stop is not None:
             return
         self.decision = decision = self._decide()  # what was queued asks again
         if decision.do is not Do.SPAWN or self.spec is None:
@@ -328,7 +280,7 @@ class Supervision:
         # The old group goes before the leader is reaped; the sweep for the rest follows the successor.
         try:
             process.signal_group(signal.SIGKILL)
-        except PermissionError as error:
+        except OSError as error:
             self.log.warn("agent {agent_id}: its group may not be signalled: {error}",
                           agent_id=self.agent_id, error=str(error))
         was_starting = self.state is AgentState.STARTING
@@ -350,9 +302,11 @@ class Supervision:
         report = ExitReport(
             process=process, status=status, reason=reason, lived_s=lived_s, announced=announced, then=then
         )
-        if not self._down:
-            self.reconcile()  # the successor first
-        self._track(bury(self._world, self.agent_id, self._leftovers(process), report))
+        try:
+            if not self._down:
+                self.reconcile()  # the successor first
+        finally:
+            self._burials.begin(bury(self._world, self.agent_id, self._leftovers(process), report))
         self.reconcile()
 
     def _follow(self, verdict: Verdict) -> None:
@@ -369,20 +323,13 @@ class Supervision:
                 severity=Severity.ERROR, code="D3001",
             )
         else:
-            clean = last is not None and last.code == 0
-            self.book.transition(AgentState.STOPPED if clean else AgentState.FAILED, text)
+            self.book.transition(self._ended_state, text)
 
     def _leftovers(self, old: AgentProcess | None) -> Any:
         return leftovers(
             self._world, self.agent_id, self.metadata.mark, old,
             lambda: self.process if self.process is not old else None,
         )
-
-    def _track(self, burial: Any) -> None:
-        done = Deferred.fromCoroutine(burial)
-        self._burials.append(done)
-        self.log_failure(done, "clean-up")
-        done.addCallback(lambda _done: self._burials.remove(done))
 
     # --------------------------------------------------------------- stopping
 
@@ -417,6 +364,8 @@ class Supervision:
         self.book.transition(AgentState.STOPPED, why)
         self.book.publish("agent.stopped", messages.stopped(why, stop.ended_count))
         self.board.stopped()
+        if self._leaving and not self._down:
+            self._spawn_now()  # a restart under way is ended as one: the daemon leaves no agent down
         self.reconcile()
 
     def _stop_broke(self, failure: Failure) -> None:
@@ -430,24 +379,30 @@ class Supervision:
         self.book.transition(AgentState.FAILED, error.message)
         self.book.publish("agent.stop_failed", error.message, severity=Severity.ERROR, code="D3002")
         self.board.stop_failed(error)
-        again_s = (self.spec.restart if self.spec is not None else RestartConfig()).slow_retry
-        if again_s > 0 and not self._leaving:
-            self._timers.set("stop_again", again_s, self.reconcile)
+        if self._leaving:
+            return
+        if self._decide().do is Do.KEEP:
+            self.reconcile()  # a restart that failed: the old process goes on
+            return
+        self.book.remember(next_try_mono=self._world.clock.seconds() + STOP_AGAIN_S)
+        self._timers.set("stop_again", STOP_AGAIN_S, self.reconcile)
 
     # ----------------------------------------------------------------- leaving
 
     def leave(self) -> Deferred[None]:
         """The daemon stops: no new work; fires when the work in hand has ended (the caller bounds it)."""
+        if self._spawn_queued:
+            self._spawn_now()
         self._leaving = True
         self._timers.cancel_all()
-        work = list(self._burials)
+        work = list(self._burials.pending)
         if self._stop is not None:
             work.append(self._stop.done())
-        return _all(work)
+        return DeferredList(work).addCallback(lambda _ended: None)
 
     def let_go(self) -> None:
         """The daemon is gone: the agent stays."""
-        self._leaving = True
+        self._leaving = self._gone = True
         self._timers.cancel_all()
         if self.process is not None:
             self.process.forget()
@@ -470,27 +425,3 @@ class Supervision:
                 "agent {agent_id}: {what}", failure=failure, agent_id=self.agent_id, what=what
             )
         )
-
-
-def stopping_error() -> RequestError:
-    """The answer to whoever asks or waits while the daemon stops."""
-    return RequestError(RequestFault.STOPPING, "the daemon is stopping")
-
-
-def _all(work: list[Deferred[None]]) -> Deferred[None]:
-    """Fires when all of these have, however they end."""
-    done: Deferred[None] = Deferred()
-    left = len(work)
-
-    def one(result: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            done.callback(None)
-        return result
-
-    if not work:
-        done.callback(None)
-    for item in work:
-        item.addBoth(one)
-    return done

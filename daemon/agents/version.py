@@ -7,9 +7,10 @@ import re
 
 from twisted.logger import Logger
 
-from daemon.agents.launch import home_of, small_environment
+from daemon.agents.launch import home_of, side_command, small_environment
 from daemon.agents.world import AgentWorld
 from daemon.config.schema import AgentConfig
+from daemon.errors import AgentStartError
 
 log = Logger()
 
@@ -44,13 +45,13 @@ async def detect_version(world: AgentWorld, spec: AgentConfig, known_key: str) -
         return None
     try:
         result = await world.commands.run(
-            spec.version_command,
+            side_command(spec, spec.version_command),
             env=small_environment(home_of(spec.user), world.daemon_env),
             timeout_s=TIMEOUT_S,
             max_output=OUTPUT_MAX,
             with_stderr=True,
         )
-    except OSError as error:
+    except (OSError, AgentStartError) as error:
         log.warn(
             "agent {agent_id}: its version cannot be asked ({command}): {error}",
             agent_id=spec.id, command=" ".join(spec.version_command), error=str(error),

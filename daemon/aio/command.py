@@ -14,12 +14,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from daemon.aio.process import Command, ProcessHandle, ProcessLauncher
-from daemon.aio.reactor import DescriptorReactor
+from daemon.aio.reactor import DelayedCall, DescriptorReactor
 from daemon.model.agent import ExitStatus
 
 log = Logger()
 
 READ_BYTES = 65536
+KILL_PATIENCE_S = 5.0  # after SIGKILL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,7 @@ class _Running(ProcessProtocol):
         self._fd = read_fd
         self.done: Deferred[CommandResult] = Deferred(self._cancelled)
         self._timer = reactor.callLater(timeout_s, self._overdue)
+        self._last_timer: DelayedCall | None = None
         reactor.addReader(self)
 
     def started(self, handle: ProcessHandle) -> None:
@@ -114,6 +116,7 @@ class _Running(ProcessProtocol):
         self._output += data[:room]
         if len(data) > room:
             self._truncated = True
+            self._reactor.removeReader(self)
             self.kill()
 
     def _overdue(self) -> None:
@@ -129,6 +132,8 @@ class _Running(ProcessProtocol):
         except PermissionError as error:  # sudo and the like; it ends when it ends
             log.warn("command {pid} may not be signalled by this user: {error}",
                      pid=self._handle.pid, error=str(error))
+        if self._last_timer is None and not self._ended:
+            self._last_timer = self._reactor.callLater(KILL_PATIENCE_S, self._abandon)
 
     def _cancelled(self, _done: Deferred[CommandResult]) -> None:
         self.kill()
@@ -146,11 +151,24 @@ class _Running(ProcessProtocol):
             if len(self._output) == before:
                 break
         handle.reap()
+        self._settle(handle.status or ExitStatus())
+
+    def _abandon(self) -> None:
+        """SIGKILL did not end it: it hangs in the kernel or is not ours to signal. Nobody waits for it."""
+        handle, self._handle = self._handle, None
+        if handle is not None and not self._ended:
+            self._ended = True
+            log.warn("command {pid} survives SIGKILL; left alone", pid=handle.pid)
+            handle.forget()
+            self._timed_out = not self._truncated
+            self._settle(ExitStatus())
+
+    def _settle(self, status: ExitStatus) -> None:
         self._release()
         if not self.done.called:
             self.done.callback(
                 CommandResult(
-                    status=handle.status or ExitStatus(),
+                    status=status,
                     output=bytes(self._output),
                     timed_out=self._timed_out,
                     truncated=self._truncated,
@@ -158,8 +176,9 @@ class _Running(ProcessProtocol):
             )
 
     def _release(self) -> None:
-        if self._timer.active():
-            self._timer.cancel()
+        for timer in (self._timer, self._last_timer):
+            if timer is not None and timer.active():
+                timer.cancel()
         self._reactor.removeReader(self)
         os.close(self._fd)
 

@@ -11,7 +11,7 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -115,7 +115,7 @@ class PidfdTransport:
 
     def __init__(
         self, reactor: DescriptorReactor, protocol: ProcessProtocol, fd: int, identity: Identity,
-        child: subprocess.Popen[bytes] | None,
+        child: subprocess.Popen[bytes] | None, closed: Callable[[Identity], None] = lambda _identity: None,
     ) -> None:
         self.proto = protocol
         self.identity = identity
@@ -123,6 +123,7 @@ class PidfdTransport:
         self._reactor = reactor
         self._fd = fd
         self._child = child
+        self._closed = closed
         self._ours = child is not None
         self._groups = pidfds.GroupSignaller()
         reactor.addReader(self)
@@ -231,6 +232,7 @@ class PidfdTransport:
         os.close(self._fd)
         self._fd = -1
         self._child = None
+        self._closed(self.identity)
 
 
 class PidfdLauncher:
@@ -242,6 +244,7 @@ class PidfdLauncher:
 
     def __init__(self, reactor: DescriptorReactor) -> None:
         self._reactor = reactor
+        self._held: dict[Identity, int] = {}
 
     def spawn(self, protocol: ProcessProtocol, command: Command) -> ProcessHandle:
         """See ProcessLauncher."""
@@ -260,17 +263,20 @@ class PidfdLauncher:
         except ValueError as error:  # a NUL, or a variable's name with "=": no exec can take it
             raise OSError(errno.EINVAL, f"{os.strerror(errno.EINVAL)} ({error})", command.argv[0]) from error
         # Our own child cannot be reaped by anybody else: the pid is its own until we say so.
+        fd = -1
         try:
             fd = os.pidfd_open(child.pid)
             stat = read_stat(child.pid)
             if stat is None:
                 raise FileNotFoundError(f"/proc/{child.pid}/stat: /proc must be mounted")
+            identity = Identity(boot_id=boot_id(), pid=child.pid, start_ticks=stat.start_ticks)
         except OSError:
+            if fd >= 0:
+                os.close(fd)
             child.kill()
             child.wait()
             raise
-        identity = Identity(boot_id=boot_id(), pid=child.pid, start_ticks=stat.start_ticks)
-        return PidfdTransport(self._reactor, protocol, fd, identity, child)
+        return self._watch(protocol, fd, identity, child)
 
     def adopt(self, protocol: ProcessProtocol, identity: Identity) -> ProcessHandle | None:
         """See ProcessLauncher."""
@@ -279,13 +285,29 @@ class PidfdLauncher:
         fd = pidfds.open_pidfd(identity.pid)
         if fd is None:
             return None
-        stat = verify(identity)  # after the pidfd: from here on the pid cannot change hands unseen
+        try:
+            stat = verify(identity)  # after the pidfd: from here on the pid cannot change hands unseen
+        except OSError:
+            os.close(fd)
+            raise
         if stat is None or stat.dead:
-            if stat is not None:
+            if stat is not None and identity not in self._held:
                 pidfds.reap(fd)  # a child of ours that died while we executed ourselves anew
             os.close(fd)
             return None
-        return PidfdTransport(self._reactor, protocol, fd, identity, None)
+        return self._watch(protocol, fd, identity, None)
+
+    def _watch(
+        self, protocol: ProcessProtocol, fd: int, identity: Identity, child: subprocess.Popen[bytes] | None
+    ) -> PidfdTransport:
+        # A leader's pid stays pinned by its zombie until its own transport reaps it, nobody else.
+        self._held[identity] = self._held.get(identity, 0) + 1
+        return PidfdTransport(self._reactor, protocol, fd, identity, child, self._let_go)
+
+    def _let_go(self, identity: Identity) -> None:
+        self._held[identity] -= 1
+        if not self._held[identity]:
+            del self._held[identity]
 
 
 def _returncode(status: ExitStatus) -> int:

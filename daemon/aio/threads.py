@@ -79,7 +79,7 @@ class _Job:
 
 
 class _Lane:
-    """One daemon thread and the calls waiting for it. ``lock`` guards everything here."""
+    """One daemon thread and the calls waiting for it. ``wake`` guards jobs, thread and closed."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -127,7 +127,16 @@ class ThreadLanes:
                 channel.thread = threading.Thread(
                     target=self._serve, args=(channel,), name=f"lane-{lane}", daemon=True
                 )
-                channel.thread.start()
+                try:
+                    channel.thread.start()
+                except RuntimeError as error:  # the limit of tasks; the next call tries again
+                    channel.jobs.remove(job)
+                    channel.thread = None
+                    self._pending -= 1
+                    channel.pending -= 1
+                    if job.timer is not None:
+                        job.timer.cancel()
+                    return fail(LaneBusy(f"{lane}: {error}"))
             else:
                 channel.wake.notify()
         return job.deferred

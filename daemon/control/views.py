@@ -71,7 +71,7 @@ def agent_view(agent: AgentInstance, world: AgentWorld) -> AgentView:
     next_try = metadata.next_try_mono
     return AgentView(
         id=agent.agent_id,
-        type=metadata.type if spec is None else spec.type.value,
+        type=agent.type,
         name=spec.name if spec is not None else "",
         binary_path=spec.binary_path if spec is not None else "",
         config_file=spec.config_file if spec is not None else "",

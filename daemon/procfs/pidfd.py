@@ -129,6 +129,14 @@ def reap(pidfd: int) -> None:
         return
 
 
+def _may_see(pid: int) -> bool:
+    """Whether field 52 of a process's stat tells us the truth: it is ours, or we are root."""
+    try:
+        return os.geteuid() in (0, os.stat(f"/proc/{pid}").st_uid)  # noqa: PTH116
+    except OSError:
+        return False
+
+
 def stranger_status(pidfd: int, pid: int, start_ticks: int) -> ExitStatus:
     """The exit status of an ended process that is not our child.
 
@@ -136,7 +144,9 @@ def stranger_status(pidfd: int, pid: int, start_ticks: int) -> ExitStatus:
     does (Linux 6.15); before that kernel it is unknown.
     """
     stat = read_stat(pid)
-    if stat is not None and stat.start_ticks == start_ticks and stat.dead:
+    zombie = stat is not None and stat.start_ticks == start_ticks and stat.dead
+    # Without the right to ptrace it the kernel shows 0 there, which means nothing then.
+    if stat is not None and zombie and (stat.exit_code or _may_see(pid)):
         return status_of_wait_word(stat.exit_code)
     info = bytearray(_INFO_SIZE)
     struct.pack_into("=Q", info, 0, PIDFD_INFO_EXIT)

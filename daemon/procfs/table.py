@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from daemon.procfs.marks import Mark, parse_mark, read_environ, wiped
 from daemon.procfs.stat import PROC, ProcStat, read_stat
 
+EXEC_TRIES = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -60,6 +62,11 @@ def _look(pid: int) -> Process | None:
     if stat is None or stat.dead or stat.kernel_thread:
         return None
     environ = read_environ(pid)
+    for _try in range(EXEC_TRIES):
+        if environ != b"":
+            break
+        os.sched_yield()  # in the middle of an exec it is empty for some microseconds
+        environ = read_environ(pid)
     if environ is None:
         return Process(stat=stat, mark=None, wiped=False, hidden=True)
     return Process(stat=stat, mark=parse_mark(environ), wiped=wiped(environ))

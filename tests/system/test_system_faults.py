@@ -247,3 +247,30 @@ def test_the_installed_command_runs_from_any_directory(daemon: Daemon) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "1 agents" in done.stdout
+
+
+def test_a_version_command_runs_as_the_agents_user(daemon: Daemon) -> None:
+    """Its binary may be writable for that user, who must not become root by it."""
+    if os.geteuid() != 0:
+        return
+    binary = daemon.root / "agent"
+    binary.write_text('#!/bin/sh\n[ "$1" = --version ] && { echo "version 1.$(id -u).0"; exit; }\nexec sleep 1000000\n')
+    binary.chmod(0o755)
+    daemon.configure(
+        f"  - {{id: a, type: custom, binary_path: {binary}, user: nobody, start_seconds: 100ms,"
+        f" version_command: [{binary}, --version]}}\n"
+    )
+    daemon.start()
+    assert wait_for("a version", lambda: daemon.agent("a")["version"]) == "1.65534.0"
+
+
+def test_a_daemonised_daemon_makes_folders_that_agents_reach(daemon: Daemon) -> None:
+    user = "user: nobody" if os.geteuid() == 0 else "enabled: true"
+    daemon.configure(sleeper("a", user, f"work_dir: {daemon.root}/deep/er/a"))
+    daemon.start(options=())
+    daemon.agent_in("a", "running")
+    for path in ("deep", "deep/er", "deep/er/a"):
+        assert stat.S_IMODE((daemon.root / path).stat().st_mode) == 0o755
+    log = daemon.work_dir / "logs/a/agent.log"
+    assert stat.S_IMODE(log.stat().st_mode) == 0o640
+    assert stat.S_IMODE(log.parent.stat().st_mode) == 0o750

@@ -151,3 +151,39 @@ def test_kill_of_everything_is_survived(daemon: Daemon) -> None:
     wait_for("all successors", lambda: all(
         a["pid"] not in (None, before[a["id"]]) and a["status"] == "running"
         for a in daemon.get("/v1/agents")["agents"]))
+
+
+def test_a_restart_that_sigterm_meets_leaves_the_agent_running(daemon: Daemon) -> None:
+    daemon.configure(shell("a", "trap 'sleep 0.7; exit' TERM; while :; do sleep 0.05; done"))
+    daemon.start()
+    first = daemon.agent_in("a", "running")["pid"]
+    asking = threading.Thread(target=lambda: _cut_off(daemon))
+    asking.start()
+    daemon.agent_in("a", "stopping")
+    daemon.terminate()
+    asking.join()
+    left = marked_pids("a", daemon.work_dir)
+    assert left and first not in left
+    daemon.start()
+    assert daemon.agent_in("a", "running")["pid"] in left
+
+
+def _cut_off(daemon: Daemon) -> None:
+    try:
+        daemon.post("/v1/agents/a/restart")
+    except OSError:
+        return
+
+
+def test_a_second_sigterm_changes_nothing(daemon: Daemon) -> None:
+    daemon.configure(shell("a", "trap 'sleep 0.5; exit' TERM; while :; do sleep 0.05; done"))
+    daemon.start()
+    daemon.agent_in("a", "running")
+    asking = threading.Thread(target=lambda: _cut_off(daemon))
+    asking.start()
+    daemon.agent_in("a", "stopping")
+    os.kill(daemon.pid, signal.SIGTERM)
+    time.sleep(0.1)  # the first one is being carried out
+    daemon.terminate()
+    asking.join()
+    assert "Traceback" not in daemon.log_text()

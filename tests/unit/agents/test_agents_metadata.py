@@ -155,6 +155,15 @@ class BadDiskTest(StoreCase):
         self.assertEqual(self.types(), ["storage.failed", "storage.recovered"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_one_file_that_cannot_be_written_does_not_hold_the_others_up(self) -> None:
+        (self.directory / "a.json").mkdir()
+        (self.directory / "a.json" / "inside").touch()
+        for agent_id in "ab":
+            self.store.save_soon(AgentMetadata(id=agent_id, lifetime_restarts=7))
+        self.clock.advance(1)
+        self.assertEqual(self.on_disk("b").lifetime_restarts, 7)
+        self.assertEqual(self.types(), ["storage.failed"])
+
     def test_a_disk_that_fails_again_later_is_reported_again(self) -> None:
         for _ in range(2):
             self.break_disk()

@@ -30,7 +30,7 @@ class Start(LabCase):
         self.lab.run(2.75)
         self.assertNoResult(starting)
         self.assert_state(AgentState.STARTING)
-        self.lab.run(0.25)
+        self.lab.run(0.5)
         self.successResultOf(starting)
         self.assert_state(AgentState.RUNNING)
 

@@ -43,6 +43,29 @@ class Reload(LabCase):
         self.lab.run(2)
         self.assertEqual(self.spawns(), 2)
 
+    def test_a_corrected_configuration_revives_what_was_given_up_for_good(self) -> None:
+        never_again = RestartConfig(max_retries=1, slow_retry=0.0)
+        self.lab.program().error = 2
+        self.lab.spec(restart=never_again)
+        self.lab.boot()
+        self.lab.run(30)
+        self.assert_state(AgentState.FAILED)
+        self.lab.program().error = 0
+        self.lab.spec(restart=never_again, args=("-v",))
+        self.apply()
+        self.lab.run(2)
+        self.assert_state(AgentState.RUNNING)
+        self.assertEqual(self.life.agent().metadata.exits_in_a_row, 0)
+
+    def test_another_policy_revives_what_the_old_one_left_down(self) -> None:
+        self.running(restart=RestartConfig(policy=Policy.NEVER)).die(FAILED)
+        self.lab.settle()
+        self.assert_state(AgentState.FAILED)
+        self.lab.spec(restart=RestartConfig(policy=Policy.ALWAYS))
+        self.apply()
+        self.lab.run(2)
+        self.assert_state(AgentState.RUNNING)
+
     def test_a_change_during_a_stop_is_in_the_successor(self) -> None:
         self.lab.program().stop_takes_s = 2.0
         self.running()

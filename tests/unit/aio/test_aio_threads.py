@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.internet.task import Clock, deferLater
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from daemon.aio.threads import LaneBusy, LaneTimeout, ThreadLanes
 from tests.fakes.threads import InlineThreads
@@ -215,3 +215,27 @@ class InlineThreadsTests(_Contract, TestCase):
         self.assertNoResult(hanging)
         self.threads.release("a")
         self.assertIsNone(self.successResultOf(hanging))
+
+
+class _Deaf(Clock):
+    """A reactor that takes what threads say and never acts on it."""
+
+    def callFromThread(self, callable: Any, *args: Any, **kw: Any) -> None:
+        return None
+
+
+class NoThreads(SynchronousTestCase):
+    def test_a_thread_that_cannot_start_fails_the_call_and_the_next_one_tries_again(self) -> None:
+        lanes = ThreadLanes(_Deaf())
+        real = threading.Thread.start
+        self.addCleanup(setattr, threading.Thread, "start", real)
+
+        def refuse(_thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        threading.Thread.start = refuse  # type: ignore[method-assign]  # the kernel's limit of tasks
+        self.failureResultOf(lanes.run("lane", 1.0, int), LaneBusy)
+        threading.Thread.start = real  # type: ignore[method-assign]
+        done = threading.Event()
+        lanes.run("lane", 0, done.set)
+        self.assertTrue(done.wait(10))
