@@ -1,35 +1,44 @@
-"""What one round of the four built-in collectors costs, against the bare psutil calls.
+"""One round of the four built-in collectors against the bare psutil calls.
 
-    python bench/collectors.py [ROUNDS]
-
-Both run in this process, on a real reactor with the real threads, in turns, so that what else the machine
-does hits them alike. Told are the medians of CPU time (this process, all threads) and of wall time, and
-their ratio; the aim is at most 1.2 times the CPU time of psutil.
+Both run in one child process (``python -m bench.collectors ROUNDS``), on a real reactor with the real
+threads, in turns, so that what else the machine does hits them alike.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import psutil
-from twisted.internet.task import react
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from bench.lab import ROOT
+from bench.row import Row, ms
 
-from daemon.aio.threads import ThreadLanes
-from daemon.collectors.cpu import CpuCollector
-from daemon.collectors.disk import DiskCollector
-from daemon.collectors.memory import MemoryCollector
-from daemon.collectors.network import NetworkCollector
-
-AIM = 1.2
-ROUNDS = 400
+AIM = 1.2  # of CPU time
+AIM_WALL_S = 0.5
 WARM_UP = 20
+
+
+def measure(quick: bool = False) -> Row:
+    """Medians of CPU time (the process, all threads) and of wall time."""
+    printed = subprocess.run(
+        [sys.executable, "-m", "bench.collectors", "100" if quick else "400"], check=True,
+        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ).stdout
+    medians: dict[str, tuple[float, float]] = json.loads(printed)
+    (floor_cpu, floor_wall), (cpu, wall) = medians["psutil"], medians["collectors"]
+    return Row(
+        measure="one round of the four collectors",
+        floor=f"CPU {ms(floor_cpu)}, wall {ms(floor_wall)}", ours=f"CPU {ms(cpu)}, wall {ms(wall)}",
+        ratio=cpu / floor_cpu, aim=f"CPU <= {AIM} x psutil, wall < {AIM_WALL_S * 1000:.0f} ms",
+        holds=cpu / floor_cpu <= AIM and wall < AIM_WALL_S,
+    )
 
 
 def bare_psutil() -> None:
@@ -51,9 +60,14 @@ async def timed(work: Callable[[], Awaitable[None]]) -> tuple[float, float]:
     return time.process_time() - cpu, time.perf_counter() - wall
 
 
-async def main(reactor: Any) -> None:
-    """Measures and prints."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS
+async def compare(reactor: Any, rounds: int) -> None:
+    """Prints the medians as JSON."""
+    from daemon.aio.threads import ThreadLanes
+    from daemon.collectors.cpu import CpuCollector
+    from daemon.collectors.disk import DiskCollector
+    from daemon.collectors.memory import MemoryCollector
+    from daemon.collectors.network import NetworkCollector
+
     threads = ThreadLanes(reactor)
     cpu = CpuCollector(interval_s=60, timeout_s=10, wall=time.time)
     memory = MemoryCollector(interval_s=60, timeout_s=10, wall=time.time)
@@ -77,14 +91,13 @@ async def main(reactor: Any) -> None:
             if number >= WARM_UP:
                 results[name].append(sample)
     await threads.stop(1.0)
-    medians = {}
-    for name, samples in results.items():
-        cpu_s, wall_s = (statistics.median(column) for column in zip(*samples, strict=True))
-        medians[name] = cpu_s
-        print(f"{name:<11} cpu {cpu_s * 1e6:8.1f} us   wall {wall_s * 1e6:8.1f} us   (medians of {rounds})")
-    ratio = medians["collectors"] / medians["psutil"]
-    print(f"ratio of CPU time {ratio:.2f}, aim at most {AIM}: {'met' if ratio <= AIM else 'MISSED'}")
+    print(json.dumps({
+        name: [statistics.median(column) for column in zip(*samples, strict=True)]
+        for name, samples in results.items()
+    }))
 
 
 if __name__ == "__main__":
-    react(lambda reactor: main(reactor))
+    from twisted.internet.task import react
+
+    react(lambda reactor: compare(reactor, int(sys.argv[1])))

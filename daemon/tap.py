@@ -6,7 +6,6 @@ where nothing needs TLS, and ``--check`` answers without a reactor.
 
 from __future__ import annotations
 
-import configparser
 import os
 import signal
 import sys
@@ -74,7 +73,7 @@ class Options(usage.Options):
             self.parent["pidfile"] = None
         try:
             found = read_tap_cfg(TAP_CFG)
-        except (OSError, configparser.Error, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise usage.UsageError(f"tap.cfg: {error}") from error
         for name in ("config", "log-level", "log-format", "log-file"):
             if self[name] is None:
@@ -96,14 +95,18 @@ def read_tap_cfg(candidates: tuple[Path, ...]) -> dict[str, str]:
 
     Raises:
         OSError: it cannot be read.
-        configparser.Error: it is no INI file.
-        ValueError: it names an option that does not exist.
+        ValueError: it is no INI file, or names an option that does not exist.
     """
     for path in candidates:
         if not path.is_file():
             continue
+        import configparser  # only where there is a tap.cfg
+
         parser = configparser.ConfigParser(interpolation=None)
-        parser.read_string(path.read_text(encoding="utf-8"), str(path))
+        try:
+            parser.read_string(path.read_text(encoding="utf-8"), str(path))
+        except configparser.Error as error:
+            raise ValueError(str(error)) from error
         if not parser.has_section(SECTION):
             return {}
         found = {name.replace("-", "_"): value for name, value in parser.items(SECTION)}

@@ -69,7 +69,7 @@ def leftovers(
             keep_since_ticks=identity.start_ticks if identity is not None else 0,
             writes_to_log=writes_to_log,
         )
-        return [process for process in table if belongs(process, what)]
+        return [process for process in table.candidates(token, what.session) if belongs(process, what)]
 
     return find
 

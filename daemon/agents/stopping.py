@@ -178,8 +178,8 @@ class Stop:
     def _survived(self, pids: tuple[int, ...]) -> AgentStopError:
         shown = ", ".join(map(str, pids))
         return AgentStopError(
-            f"processes {shown} of agent {self._agent_id} survive SIGKILL: they hang in the kernel, or we may "
-            "not signal them (ps -o user,stat,wchan shows which); mend the disk or mount they wait for, "
-            "or the daemon's user, then stop again",
+            f"processes {shown} of agent {self._agent_id} survive SIGKILL: they hang in the kernel, "
+            "or we may not signal them (ps -o user,stat,wchan shows which); "
+            "mend the disk or mount they wait for, or the daemon's user, then stop again",
             pids=pids,
         )

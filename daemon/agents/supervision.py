@@ -398,7 +398,9 @@ class Supervision:
         work = list(self._burials.pending)
         if self._stop is not None:
             work.append(self._stop.done())
-        return DeferredList(work).addCallback(lambda _ended: None)
+        left: Deferred[None] = Deferred()  # of its own: who gives up waiting must not cancel the work
+        DeferredList(work).addCallback(lambda _ended: None if left.called else left.callback(None))
+        return left
 
     def let_go(self) -> None:
         """The daemon is gone: the agent stays."""

@@ -43,9 +43,19 @@ def _clean(text: str) -> str:
     return text[-MAX_TEXT:].encode("utf-8", "replace").decode("utf-8")
 
 
-def _parts(event: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The message and the plain fields of an event."""
-    message = formatEvent(cast(Any, event))
+def _message(event: Mapping[str, Any]) -> str:
+    """The message of an event."""
+    return _clean(formatEvent(cast(Any, event)))
+
+
+def _traceback(event: Mapping[str, Any]) -> str:
+    """The traceback of a logged failure, empty without one."""
+    failure = event.get("log_failure")
+    return _clean(failure.getTraceback()) if isinstance(failure, Failure) else ""
+
+
+def _fields(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain fields of an event."""
     fields: dict[str, Any] = {}
     for name, value in event.items():
         if name.startswith("log_") or name in _DROPPED:
@@ -56,28 +66,26 @@ def _parts(event: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             fields[name] = _clean(value)
         elif isinstance(value, bytes):
             fields[name] = _clean(value.decode("latin-1"))
-    failure = event.get("log_failure")
-    if isinstance(failure, Failure):
-        fields["traceback"] = _clean(failure.getTraceback())
-    return _clean(message), fields
+    traceback = _traceback(event)
+    if traceback:
+        fields["traceback"] = traceback
+    return fields
 
 
 def json_line(event: Mapping[str, Any]) -> bytes:
     """``{"timestamp","level","message",...fields}`` and a newline."""
-    message, fields = _parts(event)
     head = {
         "timestamp": rfc3339(event.get("log_time", 0.0)),
         "level": level_of(event),
-        "message": message,
+        "message": _message(event),
     }
-    return msgspec.json.encode({**head, **fields}) + b"\n"
+    return msgspec.json.encode({**head, **_fields(event)}) + b"\n"
 
 
 def text_line(event: Mapping[str, Any]) -> bytes:
     """Time, level and message; a traceback follows, indented."""
-    message, fields = _parts(event)
-    line = f"{rfc3339(event.get('log_time', 0.0))} {level_of(event):5} {message}"
-    traceback = fields.get("traceback")
+    line = f"{rfc3339(event.get('log_time', 0.0))} {level_of(event):5} {_message(event)}"
+    traceback = _traceback(event)
     if traceback:
         line += f"\n{traceback.rstrip()}"
     return line.replace("\n", "\n    ").encode("utf-8", "replace") + b"\n"

@@ -40,6 +40,7 @@ class ProcessTable:
         self._processes = tuple(processes)
         self._by_token: dict[str, list[Process]] = {}
         self._by_session: dict[int, list[Process]] = {}
+        self._wiped = [p for p in self._processes if p.wiped and p.mark is None]
         for process in self._processes:
             self._by_session.setdefault(process.stat.session, []).append(process)
             if process.mark is not None:
@@ -52,9 +53,13 @@ class ProcessTable:
         """Those that carry an agent's token."""
         return tuple(self._by_token.get(token, ()))
 
-    def in_session(self, session: int) -> tuple[Process, ...]:
-        """Those in a session."""
-        return tuple(self._by_session.get(session, ()))
+    def candidates(self, token: str, session: int) -> Iterator[Process]:
+        """Those that may belong to an agent: by mark, by session (0 for none), or without readable mark."""
+        seen = set()
+        for process in (*self._by_token.get(token, ()), *self._by_session.get(session, ()), *self._wiped):
+            if process.pid not in seen:
+                seen.add(process.pid)
+                yield process
 
 
 def _look(pid: int) -> Process | None:

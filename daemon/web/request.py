@@ -29,6 +29,15 @@ class BoundedRequest(Request):
         self.peer = ""
         self._body_bytes = 0
 
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """The whole request is there.
+
+        No route reads forms, and Twisted would parse the type of every body with the email package: a
+        quarter of what a heartbeat costs.
+        """
+        self.requestHeaders.removeHeader(b"content-type")
+        super().requestReceived(command, path, version)
+
     def gotLength(self, length: int | None) -> None:
         """The header said how long the body is; None for a chunked one."""
         super().gotLength(0)  # a BytesIO, never a temporary file

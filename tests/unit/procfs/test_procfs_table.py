@@ -23,7 +23,7 @@ def test_a_sweep_finds_sessions_and_marks_and_leaves_the_dead_out() -> None:
         os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
         table = sweep()
         marked = table.marked(TOKEN)
-        session = table.in_session(leader.pid)
+        session = [p for p in table.candidates("", leader.pid) if p.stat.session == leader.pid]
         for process in {*(p.pid for p in marked), *(p.pid for p in session)}:
             os.kill(process, 9)
     assert leader.pid in {p.pid for p in marked}
@@ -42,7 +42,7 @@ def test_a_sweep_finds_sessions_and_marks_and_leaves_the_dead_out() -> None:
 def test_nobody_is_found_by_an_unknown_token_or_session() -> None:
     table = ProcessTable([])
     assert table.marked("t") == ()
-    assert table.in_session(1) == ()
+    assert list(table.candidates("nobody", 1)) == []
     assert list(table) == []
 
 

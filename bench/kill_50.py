@@ -1,0 +1,11 @@
+"""``kill -9`` of an agent in a daemon with 50 of them."""
+
+from __future__ import annotations
+
+from bench.kills import compare
+from bench.row import Row
+
+
+def measure(quick: bool = False) -> Row:
+    """The median over many kills, one at a time."""
+    return compare(50, 30 if quick else 150)
