@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import random
+import resource
 import secrets
 import signal
 import threading
@@ -55,7 +56,7 @@ from daemon.web.api import Api
 from daemon.web.exposition import DaemonMetrics, Exposition
 from daemon.web.names import names_of_host
 from daemon.web.peers import group_id
-from daemon.web.service import HttpService
+from daemon.web.service import CONNECTIONS_MAX, HttpService
 
 WORK_PATIENCE_S = 30.0  # for work in hand when the daemon stops
 LEAVE_PATIENCE_S = 5.0  # beyond that the process leaves with os._exit
@@ -172,6 +173,7 @@ class HostDaemon(MultiService):
             host=config.daemon.http_host,
             port=config.daemon.http_port,
             tls=config.daemon.http_tls,
+            connections_max=http_connections_max(),
             control_path=config.daemon.control_socket,
             control_gid=group_id(config.daemon.control_group),
             our_names=names_of_host(self._facts.hostname, config.daemon.http_host),
@@ -386,6 +388,12 @@ def _open_journal(directory: Path, threads: ThreadLanes) -> EventJournal | None:
     except StorageError as error:
         HostDaemon.log.error("{error}; events are kept in memory only", error=str(error), error_code="D1004")
         return None
+
+
+def http_connections_max() -> int:
+    """Per listener; a quarter of the descriptors, so that connections never cost agents their restarts."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, max(8, soft // 4))
 
 
 def _remove_own_pid_file(path: Path) -> None:

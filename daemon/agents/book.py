@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -49,6 +50,7 @@ class AgentBook:
         self.reason = ""
         self._world = world
         self._on_transition = on_transition
+        self._held: list[tuple[AgentState, AgentState, str]] | None = None
 
     def transition(self, new: AgentState, reason: str) -> None:
         """Enters a state the table allows; staying in one only renews the reason.
@@ -64,11 +66,29 @@ class AgentBook:
             raise AssertionError(f"agent {self.agent_id}: {old.value} -> {new.value} is not in the table")
         self.state = new
         self.state_since = self._world.clock.seconds()
+        if self._held is not None:
+            self._held.append((old, new, reason))
+        else:
+            self._log_transition(old, new, reason)
+        self._on_transition(old, new)
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Log lines of transitions wait until the end: a successor must not wait for them."""
+        held: list[tuple[AgentState, AgentState, str]] = []
+        self._held = held
+        try:
+            yield
+        finally:
+            self._held = None
+            for old, new, reason in held:
+                self._log_transition(old, new, reason)
+
+    def _log_transition(self, old: AgentState, new: AgentState, reason: str) -> None:
         self.log.info(
             "agent {agent_id}: {old} -> {new}: {reason}",
             agent_id=self.agent_id, old=old.value, new=new.value, reason=reason,
         )
-        self._on_transition(old, new)
 
     def remember(self, **changes: Any) -> None:
         """Changes fields of the metadata and has them on disk soon."""
@@ -91,12 +111,14 @@ class AgentBook:
         """An exit of now, as it is remembered."""
         return LastExit(code=status.code, signal=status.signal, reason=reason, at=self._world.wall())
 
-    def note_exit(self, spec: AgentConfig | None, status: ExitStatus, reason: str) -> Verdict:
+    def note_exit(
+        self, spec: AgentConfig | None, status: ExitStatus, reason: str, *, spawned: bool = True
+    ) -> Verdict:
         """Counts an exit (a failed spawn is one too) and asks the restart policy what follows."""
         metadata, now = self.metadata, self._world.clock.seconds()
         verdict = after_exit(
             restart_policy(spec), status=status, n=metadata.exits_in_a_row, now_s=now,
-            restarts=metadata.restarts_mono, random_unit=self._world.random_unit(),
+            restarts=metadata.restarts_mono, random_unit=self._world.random_unit(), spawned=spawned,
         )
         self.remember(
             identity=None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -168,6 +169,27 @@ def home_of(user: str) -> str:
         return "/"
 
 
+def make_folder(path: Path, account: tuple[int, int]) -> None:
+    """Makes one folder, 0755 whatever the umask, and gives it to an account.
+
+    By its descriptor, never by its name: who owns the directory above could put a link to another file
+    in its place between two calls and have that one given away.
+
+    Raises:
+        OSError: it cannot be made, or something else stands in its place by now.
+    """
+    path.mkdir(mode=0o755, exist_ok=True)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(fd).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "somebody else put a folder of theirs in its place")
+        os.fchmod(fd, 0o755)
+        if max(account) >= 0:
+            os.fchown(fd, *account)
+    finally:
+        os.close(fd)
+
+
 def prepare_work_dir(spec: AgentConfig) -> None:
     """Makes the agent's folder (0755, owned by its user) where it is missing.
 
@@ -179,12 +201,11 @@ def prepare_work_dir(spec: AgentConfig) -> None:
     try:
         if path.is_dir():
             return
+        if os.path.lexists(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
         missing = [each for each in (path, *path.parents) if not each.exists()]
-        path.mkdir(parents=True, exist_ok=True)
-        for made in missing:  # whatever the umask: a daemonised twistd has 077
-            made.chmod(0o755)
-        if spec.user or spec.group:
-            os.chown(path, *account)
+        for each in reversed(missing):
+            make_folder(each, account if each == path else (-1, -1))
     except OSError as error:
         raise AgentStartError(
             f"work_dir {path} of agent {spec.id} cannot be made: {error}; make it or correct work_dir"

@@ -5,6 +5,7 @@ The file, not a pipe, is the agent's stdout: nothing breaks for it when the daem
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -36,9 +37,10 @@ def open_log(path: Path) -> int:
             fd = os.open(path, _FLAGS, 0o640)
             os.fchmod(fd, 0o640)
     except OSError as error:
-        raise AgentStartError(
-            f"log {path} cannot be opened: {error.strerror}; it must be a plain file we may write"
-        ) from error
+        hint = "it must be a plain file we may write"
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            hint = "raise the limit of open files (ulimit -n, LimitNOFILE=)"
+        raise AgentStartError(f"log {path} cannot be opened: {error.strerror}; {hint}") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise AgentStartError(f"log {path} is not a plain file; remove it")

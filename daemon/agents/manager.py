@@ -7,6 +7,7 @@ import hmac
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 from twisted.logger import Logger
@@ -94,6 +95,8 @@ class MultiAgentManager(Service):
                 mark=agent_token(self._secret, agent_id),
                 type=spec.type.value if spec is not None else "custom",
             )
+        if not metadata.mark:  # an edited file; without its mark the agent would not be found
+            metadata = msgspec.structs.replace(metadata, mark=agent_token(self._secret, agent_id))
         agent = AgentInstance(agent_id, spec, metadata, self._world, self)
         self.registry.register(agent)
         return agent

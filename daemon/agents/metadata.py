@@ -6,6 +6,7 @@ outlive the daemon. Never in the agent's own folder: the agent must not be able 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +26,9 @@ from daemon.model.agent import Identity, LastExit, Wanted
 from daemon.model.event import Severity
 
 SCHEMA = 1
+PID_LIMIT = 2**31  # pid_t
+YEAR_10000 = 253_402_300_800.0
+_TOKEN = re.compile(r"[0-9a-f]{32}")
 FILE_MAX = 256 * 1024  # bytes; a real one is under 2 KiB
 SAVE_WITHIN_S = 0.1  # identity is on disk this soon after a spawn, and the disk's own time
 RETRY_S = 5.0  # after a failed save
@@ -83,6 +87,22 @@ class AgentMetadata(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _DECODER = msgspec.json.Decoder(AgentMetadata)
+
+
+def _check_ranges(metadata: AgentMetadata) -> None:
+    """Raises ValueError for what JSON can say and no agent can be."""
+    identity, last = metadata.identity, metadata.last_exit
+    if identity is not None and not (abs(identity.pid) < PID_LIMIT and abs(identity.start_ticks) < 2**63):
+        raise ValueError("its identity is no process")
+    times = (metadata.started_at, metadata.created_at, metadata.updated_at, metadata.last_restart_at,
+             last.at if last is not None else 0.0)
+    if not all(0.0 <= at < YEAR_10000 for at in times):
+        raise ValueError("a time in it is not between 1970 and 9999")
+    counts = (metadata.exits_in_a_row, metadata.restart_count, metadata.lifetime_restarts)
+    if not all(0 <= count < 2**53 for count in counts):
+        raise ValueError("a count in it is out of range")
+    if metadata.mark and not _TOKEN.fullmatch(metadata.mark):
+        raise ValueError("its mark is not 32 hex digits")
 
 
 class UnsavedError(Exception):
@@ -149,6 +169,7 @@ class FileMetadataStore:
             metadata = _DECODER.decode(read_bounded(path, FILE_MAX))
             if metadata.id != path.stem:
                 raise ValueError(f"it names agent {metadata.id!r}")
+            _check_ranges(metadata)
             if metadata.schema > SCHEMA:
                 raise ValueError(f"schema {metadata.schema} is newer than this daemon's {SCHEMA}")
         except (OSError, ValueError, RecursionError, msgspec.MsgspecError, StorageError) as error:

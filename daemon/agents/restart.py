@@ -10,6 +10,7 @@ from daemon.config.schema import Policy
 from daemon.model.agent import ExitStatus
 
 HOUR_S = 3600.0
+UNSPAWNED_DELAY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,7 @@ def after_exit(
     now_s: float,
     restarts: Sequence[float] = (),
     random_unit: float = 0.0,
+    spawned: bool = True,
 ) -> Verdict:
     """What follows an exit, or a spawn that failed.
 
@@ -97,6 +99,8 @@ def after_exit(
         n: consecutive exits before this one.
         now_s: monotonic seconds.
         restarts: see :func:`hour_delay`.
+        spawned: False when no process came to be: with ``backoff_base: 0s`` a missing binary would spin, so
+            from the second time on it waits a second.
         random_unit: a number in [0, 1); jitter lengthens the delay by up to ``jitter`` of it.
     """
     if policy.policy is Policy.NEVER:
@@ -108,6 +112,8 @@ def after_exit(
         slow = max(policy.slow_retry_s, hour) if policy.slow_retry_s > 0 else None
         return Verdict(then=Then.GIVE_UP, delay_s=slow, why=f"it ended {n + 1} times in a row")
     delay = base_delay(n, policy)
+    if not spawned and n > 0 and delay == 0.0:
+        delay = UNSPAWNED_DELAY_S
     delay += delay * policy.jitter * random_unit
     if hour > delay:
         return Verdict(

@@ -17,6 +17,7 @@ from daemon.aio.threads import LaneBusy, LaneTimeout
 from daemon.errors import AgentStopError
 from daemon.model.event import Severity
 from daemon.procfs.identity import identity_of
+from daemon.procfs.stat import read_stat
 from daemon.procfs.table import Process, ProcessTable
 
 FAMILY_PATIENCE_S = 0.5  # a sweep takes milliseconds
@@ -143,6 +144,9 @@ class Stop:
         try:
             if not self._hurried:
                 process.signal_group(self._signal)
+                stat = read_stat(process.pid)
+                if stat is not None and stat.state in "tT":
+                    process.signal_group(signal.SIGCONT)  # a suspended one would not hear of it
                 await self._exited(process, until - clock.seconds())
             if process.alive:
                 if not self._hurried:

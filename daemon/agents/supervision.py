@@ -232,7 +232,7 @@ class Supervision:
         self._timers.set("started", self.spec.start_seconds, self._started)
 
     def _spawn_failed(self, error: AgentStartError) -> None:
-        verdict = self.book.note_exit(self.spec, ExitStatus(), error.message)
+        verdict = self.book.note_exit(self.spec, ExitStatus(), error.message, spawned=False)
         text = f"{error.message}; {messages.next_step(verdict)}"
         self.log.warn("D3001 agent {agent_id}: {text}", agent_id=self.agent_id, text=text, error_code="D3001")
         self.book.publish("agent.start_failed", text, severity=Severity.ERROR, code="D3001")
@@ -275,8 +275,11 @@ class Supervision:
 
     def process_exited(self, process: AgentProcess, status: ExitStatus) -> None:
         """Its leader ended; see ProcessOwner."""
-        if process is not self.process or self._stop is not None:
-            return  # a stop under way waits for this itself
+        if process is self.process and self._stop is None:  # else the stop under way waits for this itself
+            with self.book.quiet():
+                self._unexpected_exit(process, status)
+
+    def _unexpected_exit(self, process: AgentProcess, status: ExitStatus) -> None:
         # The old group goes before the leader is reaped; the sweep for the rest follows the successor.
         try:
             process.signal_group(signal.SIGKILL)
@@ -307,7 +310,8 @@ class Supervision:
                 self.reconcile()  # the successor first
         finally:
             self._burials.begin(bury(self._world, self.agent_id, self._leftovers(process), report))
-        self.reconcile()
+        if self._down:
+            self.reconcile()
 
     def _follow(self, verdict: Verdict) -> None:
         """Enters the state the policy's verdict leads to."""

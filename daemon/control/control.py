@@ -192,7 +192,11 @@ class Control:
             if isinstance(outcome, Failure):
                 answer.errback(outcome)
                 return
-            view = agent_view(agent, self._world)
+            try:
+                view = agent_view(agent, self._world)
+            except Exception:  # noqa: BLE001 - whoever waits hears of a fault of ours, too
+                answer.errback()
+                return
             answer.callback(Operated(view=view, warnings=outcome.warnings))
 
         work.addBoth(done)

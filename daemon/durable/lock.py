@@ -105,7 +105,13 @@ class DirectoryLock:
 
     def _open(self) -> int:
         # O_RDWR: opening a FIFO that somebody put there does not hang.
-        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        # 0600, also where an earlier version made it wider: flock(2) asks for a descriptor alone, and
+        # whoever may open the file may hold the lock for ever.
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if stat.S_ISREG(os.fstat(fd).st_mode):
+            with suppress(OSError):  # not ours: then it was not for us to narrow
+                os.fchmod(fd, 0o600)
+        return fd
 
     def _usable(self, fd: int | None) -> int | None:
         """``fd`` when it is an open descriptor of the lock file as it stands."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,12 +63,25 @@ class WorkDir:
         ):
             try:
                 path.mkdir(parents=True, exist_ok=True)
+                self._check_owner(path)
                 path.chmod(mode)
             except OSError as error:
                 raise StorageError(
                     f"{path} cannot be made or set to mode {mode:o}: {error.strerror}; "
                     "let the daemon's user own daemon.work_dir, or choose another"
                 ) from error
+
+
+    def _check_owner(self, path: Path) -> None:
+        """Only the root may be a link, and all of it is ours: an owner could make us write elsewhere."""
+        found = path.stat() if path == self.root else path.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            raise StorageError(f"{path} is not a folder; move it away")
+        if found.st_uid != os.geteuid():
+            raise StorageError(
+                f"{path} belongs to user {found.st_uid} and the daemon runs as {os.geteuid()}; "
+                "chown it, or choose another daemon.work_dir"
+            )
 
 
 def kept_secret(path: Path, digits: int = 64) -> str:

@@ -28,6 +28,7 @@ from daemon.web.sse import EVENTS_TYPE, event_body, serve_events
 JSON = b"application/json"
 HEARTBEAT_BODY_MAX = 16 * 1024
 EVENTS_LIMIT = 100
+STREAMS_MAX = 64  # each may read the whole journal
 EVENTS_LIMIT_MAX = 1000
 INDEX = {
     "health": ["/livez", "/readyz"],
@@ -189,6 +190,10 @@ class Api:
                 found = (await self._control.bus.read_after(last_id, limit)).events
             return self._json(request, {"events": [event_body(event) for event in found]})
         self._refuse_when_stopping()
+        if len(self._streams) >= STREAMS_MAX:
+            raise RequestError(
+                RequestFault.BUSY, f"{STREAMS_MAX} event streams are open already", retry_after_s=30
+            )
         stream = EventStream(self._control.bus, last_id)
         if request.method == b"HEAD":  # the head alone: a stream would never end
             stream.close()

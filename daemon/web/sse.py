@@ -92,5 +92,5 @@ async def serve_events(clock: Clock, request: BoundedRequest, stream: EventStrea
         request.write(b"event: error\ndata: " + body + b"\n\n")
     finally:
         await keep_alive.stop()
-        if not pace.stopped and request.channel is not None:  # None: the client has gone
+        if request.channel is not None:  # None: the client has gone
             request.unregisterProducer()

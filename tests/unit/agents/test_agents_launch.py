@@ -197,6 +197,16 @@ def test_a_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
             launch.prepare_work_dir(spec_of(tmp_path, work_dir=str(work_dir)))
 
 
+def test_a_folder_swapped_for_a_link_gives_nothing_away(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir(mode=0o700)
+    (tmp_path / "work").symlink_to(victim)
+    with pytest.raises(OSError, match="Not a directory|Too many levels"):
+        launch.make_folder(tmp_path / "work", (65534, 65534))
+    assert victim.stat().st_uid == os.geteuid()
+    assert victim.stat().st_mode & 0o777 == 0o700
+
+
 def test_an_unknown_user_leaves_no_folder_with_the_wrong_owner(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, user="nobody", group="no-such-group")
     with pytest.raises(AgentStartError, match="no-such-group"):

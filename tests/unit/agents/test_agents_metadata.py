@@ -30,7 +30,7 @@ from tests.fakes.directory import FakeEvents
 from tests.fakes.threads import InlineThreads
 
 FULL = AgentMetadata(
-    id="a", type="filebeat", wanted=Wanted.STOPPED, mark="m" * 32, run="r-1",
+    id="a", type="filebeat", wanted=Wanted.STOPPED, mark="ab" * 16, run="r-1",
     identity=Identity(boot_id="b", pid=7, start_ticks=8), spec_hash="h", stop_signal="INT", stop_timeout=1.5,
     started_at=1.0, created_at=2.0, updated_at=3.0, exits_in_a_row=4, restart_count=5, lifetime_restarts=6,
     last_restart_at=7.0, restarts_mono=(1.0, 2.5), next_try_mono=9.5, gave_up=True, settled=True, boot_id="b",
@@ -264,6 +264,20 @@ CORRUPT: dict[str, bytes] = {
     "deep": b'{"id":"deep","x":' + b"[" * 100_000,
     "oversized": b'{"id":"oversized","run":"' + b"x" * FILE_MAX + b'"}',
 }
+
+
+class RangesTest(StoreCase):
+    def test_what_no_agent_can_be_is_set_aside(self) -> None:
+        good = AgentMetadata(id="a", mark="ab" * 16)
+        for wrong in (
+            {"identity": Identity(boot_id="b", pid=2**62, start_ticks=1)}, {"created_at": 1e300},
+            {"last_restart_at": 1e18}, {"last_exit": LastExit(at=-1.0)}, {"lifetime_restarts": 2**60},
+            {"mark": "a\0b"}, {"mark": "short"},
+        ):
+            with self.subTest(wrong):
+                (self.directory / "a.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(good, **wrong)))
+                self.assertEqual(self.new_store().load_all(), {})
+                self.assertEqual(self.types()[-1], "agent.metadata_corrupt")
 
 
 class LoadingTest(StoreCase):
