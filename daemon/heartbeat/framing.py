@@ -16,14 +16,17 @@ from enum import Enum
 
 MAX_LENGTH = 16384  # bytes of one message, its line end not counted
 
-# All of these consume without ever giving back (possessive, Python 3.11), so they are linear.
-_BLANK = re.compile(rb"[ \t\r\n]*+")
+# Loops unrolled so that every byte can be matched in one way only, which keeps them linear. Possessive
+# quantifiers would say it shorter, but before Python 3.11.5 they match groups wrongly (gh-106052).
+_TEXT = rb'"[^"\\\n]*(?:\\[^\n][^"\\\n]*)*"'
+_PLAIN = rb'[^"{}\[\]\n]*'
+_BLANK = re.compile(rb"[ \t\r\n]*")
 # A whole object without another one inside: what nearly every message is.
-_FLAT = re.compile(rb'\{(?:[^"{}\[\]\n]++|"(?:[^"\\\n]++|\\[^\n])*+")*+\}')
+_FLAT = re.compile(rb"\{" + _PLAIN + rb"(?:" + _TEXT + _PLAIN + rb")*\}")
 # Up to the next bracket or line end outside of strings, or to the quote of a string cut short.
-_OUTSIDE = re.compile(rb'(?:[^"{}\[\]\n]++|"(?:[^"\\\n]++|\\[^\n])*+")*+')
+_OUTSIDE = re.compile(_PLAIN + rb"(?:" + _TEXT + _PLAIN + rb")*")
 # The rest of a string, up to its quote, a line end, or a backslash that has lost its partner.
-_INSIDE = re.compile(rb'(?:[^"\\\n]++|\\[^\n])*+')
+_INSIDE = re.compile(rb'[^"\\\n]*(?:\\[^\n][^"\\\n]*)*')
 
 _NEWLINE = 0x0A
 _QUOTE = 0x22
