@@ -90,7 +90,7 @@ class Daemon:
 
     def spawn(self, *, fault: str = "", options: tuple[str, ...] = ("-n",), **environ: str) -> None:
         """Starts twistd without waiting."""
-        env = {**os.environ, "PYTHONPATH": str(ROOT), **environ}
+        env = {**os.environ, "PYTHONPATH": str(ROOT)} | environ
         env.pop("HOSTDAEMON_FAULT", None)
         if fault:
             env["HOSTDAEMON_FAULT"] = fault
