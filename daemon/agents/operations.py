@@ -55,10 +55,6 @@ class OperationBoard:
     def __len__(self) -> int:
         return len(self._requests)
 
-    def waits_for(self, verb: Verb) -> bool:
-        """Whether anybody waits for that."""
-        return any(r.verb is verb for r in self._requests)
-
     def add(self, verb: Verb, *, spawns: int, warnings: tuple[str, ...] = ()) -> Deferred[Outcome]:
         """Takes a request; ``spawns`` is how many processes the agent has had, a restart waits for one more.
 

@@ -73,13 +73,15 @@ class WorkDir:
 
 
     def _check_owner(self, path: Path) -> None:
-        """Only the root may be a link, and all of it is ours: an owner could make us write elsewhere."""
-        found = path.stat() if path == self.root else path.lstat()
+        """All of it is ours, links to another disk included: an owner could make us write elsewhere."""
+        found = path.stat()
+        owners = {found.st_uid} if path == self.root else {found.st_uid, path.lstat().st_uid}
         if not stat.S_ISDIR(found.st_mode):
             raise StorageError(f"{path} is not a folder; move it away")
-        if found.st_uid != os.geteuid():
+        we = os.geteuid()
+        if owners != {we}:
             raise StorageError(
-                f"{path} belongs to user {found.st_uid} and the daemon runs as {os.geteuid()}; "
+                f"{path} belongs to user {max(owners - {we})} and the daemon runs as {we}; "
                 "chown it, or choose another daemon.work_dir"
             )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import select
 import signal
 import struct
 
@@ -30,13 +29,6 @@ def open_pidfd(pid: int) -> int | None:
         return os.pidfd_open(pid)
     except ProcessLookupError:
         return None
-
-
-def has_exited(pidfd: int) -> bool:
-    """Whether the process has ended: a pidfd becomes readable then, reaped or not."""
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    return bool(poller.poll(0))
 
 
 def send_signal(pidfd: int, number: int) -> bool:

@@ -20,7 +20,6 @@ class BoardTest(SynchronousTestCase):
         start = self.board.add(Verb.START, spawns=0)
         self.board.stopped()
         self.assertNoResult(start)
-        self.assertTrue(self.board.waits_for(Verb.START))
         self.board.running(0)
         self.assertEqual(self.successResultOf(start), Outcome())
         self.assertEqual(len(self.board), 0)
@@ -32,7 +31,6 @@ class BoardTest(SynchronousTestCase):
         self.board.stopped()
         self.successResultOf(first)
         self.successResultOf(second)
-        self.assertFalse(self.board.waits_for(Verb.STOP))
 
     def test_a_restart_waits_for_a_process_that_began_after_it(self) -> None:
         restart = self.board.add(Verb.RESTART, spawns=3)
