@@ -48,7 +48,7 @@ class Observed:
         alive: its leader lives, proven by identity.
         spec_hash: what the living leader was started with.
         survivors: the leader is gone but something that belongs to the agent lives.
-        restart_asked: an operator asked for a restart that was not carried out yet.
+        restart_asked: an operator asked for a start or restart that no spawn has answered yet.
         settled: it ended and its restart policy leaves it so.
         due: the next try has come (or none has to be waited for).
     """

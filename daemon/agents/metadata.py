@@ -51,7 +51,7 @@ class AgentMetadata(msgspec.Struct, frozen=True, kw_only=True):
         restart_count: automatic restarts since the last reset.
         restarts_mono: when the automatic restarts of the last hour were carried out.
         next_try_mono: when the next try comes, None for none.
-        gave_up: ``failed``: ``max_retries`` were used up, or the policy leaves a failure down.
+        gave_up: ``failed``: ``max_retries`` were used up.
         settled: it ended and the policy leaves it so.
         boot_id: the boot in which the ``_mono`` fields and ``settled`` mean something.
         ever_heartbeat: whether a heartbeat ever came; arms the heartbeat check.

@@ -6,12 +6,12 @@ import grp
 import os
 import pwd
 import socket
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from daemon.heartbeat.peer import peer_credentials
+
 GID_MAX = 2**32 - 2  # gid_t; one more means "as it is" to chown(2)
-_UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +32,8 @@ def control_peer(connection: socket.socket) -> ControlPeer:
     Raises:
         OSError: it is not a Unix socket.
     """
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    pid, uid, gid = _UCRED.unpack(data)
-    return ControlPeer(pid=pid, uid=uid, gid=gid)
+    found = peer_credentials(connection)
+    return ControlPeer(pid=found.pid, uid=found.uid, gid=found.gid)
 
 
 def groups_of(uid: int, gid: int) -> frozenset[int]:
