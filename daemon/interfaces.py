@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from daemon.model.agent import AgentState, Identity
 from daemon.model.event import Severity
+from daemon.model.health import HealthVerdict
 from daemon.model.heartbeat import Heartbeat
 
 
@@ -59,4 +61,94 @@ class AgentDirectory(Protocol):
 
     def owner_of(self, pid: int) -> HeartbeatTarget | None:
         """The agent the live process ``pid`` belongs to, or None for a stranger."""
+        ...
+
+
+class AlertSink(Protocol):
+    """Where subjects say what is wrong, until it is no longer. Never raises and never blocks."""
+
+    def raise_alert(
+        self,
+        type: str,
+        message: str,
+        *,
+        agent_id: str = "",
+        severity: Severity = Severity.WARN,
+        current_value: float | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        """An alert stands; one that stands already (same agent and type) takes the new message and value."""
+        ...
+
+    def clear(self, type: str, *, agent_id: str = "", message: str = "") -> None:
+        """An alert is over; nothing happens when none stands."""
+        ...
+
+    def forget(self, agent_id: str) -> None:
+        """The agent has left the configuration: every alert of it is over."""
+        ...
+
+
+class SupervisedAgent(Protocol):
+    """One agent, as those who watch over its health and its use of the host see it."""
+
+    @property
+    def agent_id(self) -> str:
+        """The agent's id."""
+        ...
+
+    @property
+    def state(self) -> AgentState:
+        """Its state."""
+        ...
+
+    @property
+    def identity(self) -> Identity | None:
+        """Its live leader; None when no process runs. Another identity is another process."""
+        ...
+
+    @property
+    def started_mono(self) -> float | None:
+        """Monotonic seconds at which its live leader began; None when no process runs."""
+        ...
+
+    @property
+    def heartbeat_mono(self) -> float | None:
+        """Monotonic seconds of the last heartbeat, None before the first; outlives its processes."""
+        ...
+
+    @property
+    def heartbeat_at(self) -> float:
+        """Wall time of it, Unix seconds; 0 for none."""
+        ...
+
+    @property
+    def ever_heartbeat(self) -> bool:
+        """Whether one ever came, also to an earlier daemon."""
+        ...
+
+    @property
+    def reported_cpu(self) -> float | None:
+        """Percent of one core, as the present process said of itself."""
+        ...
+
+    @property
+    def reported_memory(self) -> int | None:
+        """Resident bytes, as the present process said of itself."""
+        ...
+
+    def judge(self, verdict: HealthVerdict) -> None:
+        """Takes a verdict on the process that leads it now; the reconcile rule decides what follows."""
+        ...
+
+    def restore_heartbeat(self, mono: float, at: float) -> None:
+        """Takes the last heartbeat an earlier daemon of this boot got; a newer one wins."""
+        ...
+
+
+class AgentRoster(Protocol):
+    """Every agent there is, in the order of the configuration."""
+
+    def supervised(self) -> Sequence[SupervisedAgent]:
+        """All of them."""
         ...
