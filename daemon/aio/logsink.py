@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 import msgspec
 from twisted.logger import ILogObserver, LogLevel, formatEvent
@@ -112,7 +112,27 @@ def open_log_stream(path: str, key: str) -> BinaryIO:
     return os.fdopen(handle, "wb", buffering=0)
 
 
-def is_terminal(stream: BinaryIO) -> bool:
+class LogStream(Protocol):
+    """Where lines go."""
+
+    def write(self, line: bytes, /) -> int:
+        """Takes a line."""
+        ...
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        ...
+
+    def isatty(self) -> bool:
+        """Whether a person reads it."""
+        ...
+
+    def close(self) -> None:
+        """Ends it."""
+        ...
+
+
+def is_terminal(stream: LogStream) -> bool:
     """Whether a person reads the stream."""
     return stream.isatty()
 
@@ -124,18 +144,30 @@ class LogSink:
     Args:
         level: debug, info, warn or error: the least that is written.
         json: JSON lines rather than text.
-        stream: where lines go; made by :func:`open_log_stream`.
+        stream: where lines go; made by :func:`open_log_stream`, or one that rotates.
+        pinned: the level was given on the command line, which wins over the configuration.
 
     Attributes:
         lost_total: lines that could not be written.
     """
 
-    def __init__(self, level: str, json: bool, stream: BinaryIO) -> None:
+    def __init__(self, level: str, json: bool, stream: LogStream, *, pinned: bool = False) -> None:
         self.lost_total = 0
+        self._pinned = pinned
         self._stream = stream
         self.apply(level, json, stream)
 
-    def apply(self, level: str, json: bool, stream: BinaryIO) -> None:
+    @property
+    def stream(self) -> LogStream:
+        """Where lines go now."""
+        return self._stream
+
+    def set_level(self, level: str) -> None:
+        """Another level from the next line on, unless the command line said which."""
+        if not self._pinned:
+            self._least = RANKS[level]
+
+    def apply(self, level: str, json: bool, stream: LogStream) -> None:
         """Another level, format and stream from the next line on; the old stream is closed."""
         old, self._stream = self._stream, stream
         self._least = RANKS[level]
