@@ -1,1 +1,0 @@
-"""HTTP of our own towards others: probes, webhooks, downloads (not built yet)."""
