@@ -18,6 +18,7 @@ from daemon.config.schema import AgentConfig
 from daemon.model.agent import AgentState, ExitStatus, LastExit
 from daemon.model.event import Severity
 
+GIVEN_UP = "restarts_given_up"  # the alert
 RESTARTS_KEPT = 1000  # of the last hour; the largest max_restarts_per_hour
 
 
@@ -142,8 +143,36 @@ class AgentBook:
             restarts_mono=(*recent, now)[-RESTARTS_KEPT:],
         )
 
+    def count_unhealthy(self) -> None:
+        """A process is ended because it is unhealthy: one more failure in a row."""
+        self.remember(exits_in_a_row=self.metadata.exits_in_a_row + 1)
+
+    def give_up(self, message: str) -> None:
+        """``max_retries`` are used up: an alert stands until the count is reset."""
+        self.publish("agent.failed", message, severity=Severity.ERROR, code="D3001")
+        self._alert(message)
+
+    def _alert(self, message: str) -> None:
+        self._world.alerts.raise_alert(
+            GIVEN_UP, f"agent {self.agent_id}: {message}", agent_id=self.agent_id, severity=Severity.ERROR,
+            current_value=float(self.metadata.exits_in_a_row),
+        )
+
+    def recall_giving_up(self) -> None:
+        """An earlier daemon gave up: the alert stands again."""
+        last = self.metadata.last_exit
+        reason = last.reason if last is not None else "it failed too often"
+        self._alert(f"{reason}; given up before this daemon started; `start` tries again")
+
+    def reset_count(self) -> None:
+        """It has been healthy long enough: failures before that no longer count."""
+        self._world.alerts.clear(GIVEN_UP, agent_id=self.agent_id, message="healthy long enough")
+        if self.metadata.exits_in_a_row or self.metadata.restart_count:
+            self.remember(exits_in_a_row=0, restart_count=0)
+
     def forgive(self, **changes: Any) -> None:
         """The operator's word ends a row of failures: what is tried next is a first try."""
+        self._world.alerts.clear(GIVEN_UP, agent_id=self.agent_id, message="the operator's word counts")
         if self.metadata.gave_up:
             changes |= {"exits_in_a_row": 0, "restart_count": 0, "gave_up": False}
         if changes:

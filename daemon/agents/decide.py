@@ -50,6 +50,7 @@ class Observed:
         survivors: the leader is gone but something that belongs to the agent lives.
         restart_asked: an operator asked for a start or restart that no spawn has answered yet.
         settled: it ended and its restart policy leaves it so.
+        unhealthy: what is wrong with the living leader, where its policy wants a restart for it; else empty.
         due: the next try has come (or none has to be waited for).
     """
 
@@ -58,15 +59,21 @@ class Observed:
     survivors: bool = False
     restart_asked: bool = False
     settled: bool = False
+    unhealthy: str = ""
     due: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What to do, and why in a few words for the operator."""
+    """What to do, and why in a few words for the operator.
+
+    Attributes:
+        automatic: a restart nobody asked for: it counts as one.
+    """
 
     do: Do
     why: str
+    automatic: bool = False
 
 
 def decide(spec: Spec, wanted: Wanted, observed: Observed) -> Decision:
@@ -82,6 +89,10 @@ def decide(spec: Spec, wanted: Wanted, observed: Observed) -> Decision:
             return Decision(do=Do.RESTART, why="a restart was asked for")
         if observed.spec_hash != spec.spec_hash:
             return Decision(do=Do.RESTART, why="its configuration changed")
+        if observed.unhealthy and observed.due:
+            return Decision(do=Do.RESTART, why=f"it is unhealthy: {observed.unhealthy}", automatic=True)
+        if observed.unhealthy:
+            return Decision(do=Do.KEEP, why=f"its restart is not due yet; unhealthy: {observed.unhealthy}")
         return Decision(do=Do.KEEP, why="it runs as configured")
     if observed.survivors:
         return Decision(do=Do.CLEAN, why="its leader is gone but processes of it live")

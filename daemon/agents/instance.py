@@ -14,11 +14,12 @@ from daemon.agents.observer import stopping_error
 from daemon.agents.operations import Outcome, Verb
 from daemon.agents.process import AgentProcess
 from daemon.agents.supervision import Supervision
-from daemon.config.schema import AgentConfig
+from daemon.config.schema import AgentConfig, Policy
 from daemon.config.spec_hash import spec_hash
 from daemon.errors import RequestError, RequestFault
-from daemon.model.agent import AgentState, ExitStatus, Wanted
+from daemon.model.agent import AgentState, ExitStatus, Identity, Wanted
 from daemon.model.event import Severity
+from daemon.model.health import HealthVerdict
 from daemon.model.heartbeat import Heartbeat
 from daemon.procfs.marks import read_mark
 from daemon.procfs.stat import read_stat
@@ -59,6 +60,58 @@ class AgentInstance(Supervision):
             changes["version"] = beat.version
         if changes:
             self.book.remember(**changes)
+
+    # ----------------------------------------------------------------- health
+
+    @property
+    def identity(self) -> Identity | None:
+        """See SupervisedAgent."""
+        return self.process.identity if self.process is not None and self.process.alive else None
+
+    @property
+    def started_mono(self) -> float | None:
+        """See SupervisedAgent."""
+        return self.process.started_mono if self.process is not None and self.process.alive else None
+
+    @property
+    def heartbeat_mono(self) -> float | None:
+        """See SupervisedAgent."""
+        return self.pulse.received_mono
+
+    @property
+    def heartbeat_at(self) -> float:
+        """See SupervisedAgent."""
+        return self.pulse.received_at
+
+    @property
+    def ever_heartbeat(self) -> bool:
+        """See SupervisedAgent."""
+        return self.metadata.ever_heartbeat
+
+    @property
+    def reported_cpu(self) -> float | None:
+        """See SupervisedAgent."""
+        return self.pulse.cpu
+
+    @property
+    def reported_memory(self) -> int | None:
+        """See SupervisedAgent."""
+        return self.pulse.memory
+
+    def restore_heartbeat(self, mono: float, at: float) -> None:
+        """See SupervisedAgent."""
+        if self.metadata.ever_heartbeat:
+            self.pulse.restore(mono, at)
+
+    def judge(self, verdict: HealthVerdict) -> None:
+        """See SupervisedAgent; a verdict that comes while it is being stopped says nothing any more."""
+        if not self.pid or self._stop is not None or self._leaving:
+            return
+        was_unhealthy = self.illness.unhealthy
+        self.illness.judge(verdict, messages.restart_policy(self.spec))
+        if was_unhealthy and not verdict.unhealthy:
+            self._reset_count_later(0.0)
+            self.reconcile()
 
     # ------------------------------------------------------------- operations
 
@@ -146,6 +199,8 @@ class AgentInstance(Supervision):
             old_hash != self.spec_hash or old_spec.restart.policy is not spec.restart.policy
         ):
             self._begin_anew()
+        if spec is not None and spec.restart.policy is Policy.NEVER:
+            self.illness.drop()
         if self.state is AgentState.RUNNING and self.process is not None:
             self._reset_count_later(self._world.clock.seconds() - self.process.started_mono)
         self.reconcile()
@@ -153,6 +208,7 @@ class AgentInstance(Supervision):
     def _begin_anew(self) -> None:
         """Another configuration gets tries of its own: what the old one failed at is past."""
         self._timers.cancel("next_try")
+        self.book.forgive()
         self.book.remember(
             settled=False, gave_up=False, next_try_mono=None, exits_in_a_row=0, restart_count=0
         )
@@ -175,6 +231,8 @@ class AgentInstance(Supervision):
         if self.metadata.spec_hash and self.metadata.spec_hash != self.spec_hash:
             self._begin_anew()
         self._retrying = self.metadata.next_try_mono is not None
+        if self.metadata.gave_up:
+            self.book.recall_giving_up()
         if remembered is not None:
             self._ended_while_away()
 

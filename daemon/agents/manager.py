@@ -50,6 +50,7 @@ class MultiAgentManager(Service):
         registry: holds the agents.
         secret: the work_dir's, for the marks.
         on_transition: hears every change of state.
+        on_leader: hears that another process leads an agent, or none, by its id.
 
     Attributes:
         adopted_total: agents taken back at start.
@@ -60,12 +61,14 @@ class MultiAgentManager(Service):
     def __init__(
         self, world: AgentWorld, registry: AgentRegistry, *, secret: bytes,
         on_transition: Callable[[AgentInstance, AgentState, AgentState], None] = lambda a, o, n: None,
+        on_leader: Callable[[str], None] = lambda agent_id: None,
     ) -> None:
         self.registry = registry
         self.adopted_total = 0
         self._world = world
         self._secret = secret
         self._on_transition = on_transition
+        self._on_leader = on_leader
         self._leaders: dict[int, AgentInstance] = {}
 
     # ------------------------------------------------------------------ start
@@ -150,6 +153,10 @@ class MultiAgentManager(Service):
 
     # -------------------------------------------------------------- directory
 
+    def supervised(self) -> tuple[AgentInstance, ...]:
+        """See AgentRoster."""
+        return self.registry.list()
+
     def find(self, agent_id: str) -> AgentInstance | None:
         """See AgentDirectory."""
         return self.registry.find(agent_id)
@@ -175,6 +182,7 @@ class MultiAgentManager(Service):
             self._leaders.pop(old_pid, None)
         if new_pid and isinstance(agent, AgentInstance):
             self._leaders[new_pid] = agent
+        self._on_leader(agent.agent_id)
 
     def state_changed(self, agent: Supervision, old: AgentState, new: AgentState) -> None:
         """See SupervisionObserver."""

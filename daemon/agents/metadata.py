@@ -21,7 +21,7 @@ from daemon.aio.reactor import Clock, DelayedCall
 from daemon.aio.threads import Threads
 from daemon.durable.atomic import read_bounded, remove_stale_temporaries, set_aside, write_atomic
 from daemon.errors import StorageError
-from daemon.interfaces import EventSink
+from daemon.interfaces import AlertSink, EventSink
 from daemon.model.agent import Identity, LastExit, Wanted
 from daemon.model.event import Severity
 
@@ -35,6 +35,7 @@ RETRY_S = 5.0  # after a failed save
 SAVE_DEADLINE_S = 30.0
 STOP_PATIENCE_S = 3.0  # with a disk that does not answer when the daemon leaves
 LANE = "metadata"
+ALERT = "storage"
 
 
 class AgentMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +125,7 @@ class FileMetadataStore:
         clock: for coalescing.
         threads: for the writing.
         events: hears of corrupt files and failing disks.
+        alerts: of failing disks, as long as they fail.
 
     Attributes:
         write_failures_total: saves that failed since the start.
@@ -131,11 +133,14 @@ class FileMetadataStore:
 
     log = Logger()
 
-    def __init__(self, directory: Path, clock: Clock, threads: Threads, events: EventSink) -> None:
+    def __init__(
+        self, directory: Path, clock: Clock, threads: Threads, events: EventSink, alerts: AlertSink
+    ) -> None:
         self._directory = directory
         self._clock = clock
         self._threads = threads
         self._events = events
+        self._alerts = alerts
         self._dirty: dict[str, AgentMetadata | None] = {}
         self._newest: dict[str, AgentMetadata | None] = {}  # so that a retry never stores the older one
         self._timer: DelayedCall | None = None
@@ -249,6 +254,7 @@ class FileMetadataStore:
         if self.failing:
             self.failing = ""
             self._events.publish("storage.recovered", "the metadata of agents is saved again")
+            self._alerts.clear(ALERT, message="the metadata of agents is saved again")
 
     def _failed(self, failure: Failure, batch: dict[str, AgentMetadata | None]) -> Failure:
         self.write_failures_total += 1
@@ -267,6 +273,7 @@ class FileMetadataStore:
             self._events.publish(
                 "storage.failed", message, severity=Severity.ERROR, data={"code": "D1004", "cause": cause}
             )
+            self._alerts.raise_alert(ALERT, message, severity=Severity.ERROR)
         self.failing = cause
         return Failure(StorageError(f"cannot save {', '.join(unsaved)} in {self._directory}: {cause}"))
 

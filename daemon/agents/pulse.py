@@ -54,6 +54,11 @@ class Pulse:
         self.announced_stop = beat.status == ANNOUNCES_STOP
         return news
 
+    def restore(self, mono: float, at: float) -> None:
+        """The last one an earlier daemon got; one that came since then wins."""
+        if self.received_mono is None:
+            self.received_mono, self.received_at = mono, at
+
     def new_process(self) -> None:
         """A new process: what the old one reported of itself no longer holds."""
         self.cpu = self.memory = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from daemon.config.schema import Policy
@@ -119,4 +119,34 @@ def after_exit(
         return Verdict(
             then=Then.RETRY, delay_s=hour, why=f"{policy.max_restarts_per_hour} restarts in the last hour"
         )
-    return Verdict(then=Then.RETRY, delay_s=delay, why=f"exit {n + 1} in a row")
+    return Verdict(then=Then.RETRY, delay_s=delay, why=_in_a_row(n))
+
+
+def after_unhealthy(
+    policy: RestartPolicy,
+    *,
+    n: int,
+    now_s: float,
+    restarts: Sequence[float] = (),
+    random_unit: float = 0.0,
+) -> Verdict:
+    """What follows a verdict that a live agent is unhealthy: the same table as after an exit that failed.
+
+    Args:
+        policy: the agent's.
+        n: consecutive exits and unhealthy processes before this one.
+        now_s: monotonic seconds.
+        restarts, random_unit: see :func:`after_exit`.
+    """
+    verdict = after_exit(
+        policy, status=ExitStatus(), n=n, now_s=now_s, restarts=restarts, random_unit=random_unit
+    )
+    if verdict.then is Then.GIVE_UP:
+        return replace(verdict, why=f"{n} failures in a row before")
+    if verdict.why == _in_a_row(n):
+        return replace(verdict, why=f"failure {n + 1} in a row")
+    return verdict
+
+
+def _in_a_row(n: int) -> str:
+    return f"exit {n + 1} in a row"

@@ -18,6 +18,7 @@ from daemon.agents.book import AgentBook
 from daemon.agents.burials import Burials
 from daemon.agents.decide import Decision, Do, Observed, Spec, decide
 from daemon.agents.exits import ExitReport, bury, leftovers
+from daemon.agents.illness import Illness
 from daemon.agents.metadata import AgentMetadata
 from daemon.agents.observer import SupervisionObserver, stopping_error
 from daemon.agents.operations import OperationBoard
@@ -52,6 +53,7 @@ class Supervision:
         book: state, reason, metadata.
         decision: the last one of the reconcile rule.
         pulse: its heartbeats.
+        illness: what health checks say of its process.
         process: the leader under watch, None when none runs.
     """
 
@@ -72,6 +74,7 @@ class Supervision:
         self._world = world
         self._observer = observer
         self._timers = Timers(world.clock)
+        self.illness = Illness(self.book, self._timers, world, self.reconcile)
         self._stop: Stop | None = None
         self._burials = Burials(agent_id)
         self._survivors = False
@@ -157,6 +160,7 @@ class Supervision:
                 survivors=self._survivors,
                 restart_asked=self._asked,
                 settled=metadata.settled,
+                unhealthy=self.illness.cause,
                 due=due,
             ),
         )
@@ -177,8 +181,8 @@ class Supervision:
                 return  # a stop has ended only when what an earlier crash left is gone too
             self._timers.cancel_all()
             self._retrying = False
-            if self.metadata.next_try_mono is not None or self.metadata.exits_in_a_row:
-                self.book.forgive(next_try_mono=None, exits_in_a_row=0)
+            failed = self.metadata.next_try_mono is not None or self.metadata.exits_in_a_row
+            self.book.forgive(**({"next_try_mono": None, "exits_in_a_row": 0} if failed else {}))
             self.book.transition(AgentState.STOPPED, decision.why)
             self.board.stopped()
         else:
@@ -188,6 +192,7 @@ class Supervision:
             self._leaving = True
             self.board.abandon(RequestError(RequestFault.UNKNOWN, "it has left the configuration"))
             self._world.store.forget(self.agent_id)
+            self._world.alerts.forget(self.agent_id)
             self._observer.forgotten(self)
 
     def _wait_for_next_try(self) -> None:
@@ -253,11 +258,11 @@ class Supervision:
 
     def _reset_count_later(self, already_s: float) -> None:
         metadata = self.metadata
+        if self.illness.unhealthy:
+            return  # it counts from the day it is well
         if self.spec is not None and (metadata.exits_in_a_row or metadata.restart_count):
             left_s = max(0.0, self.spec.restart.reset_after - already_s)
-            self._timers.set(
-                "reset", left_s, lambda: self.book.remember(exits_in_a_row=0, restart_count=0)
-            )
+            self._timers.set("reset", left_s, self.book.reset_count)
 
     def _find_version(self) -> None:
         if self.spec is not None and self.spec.version_command:
@@ -322,10 +327,7 @@ class Supervision:
             self.book.transition(AgentState.RESTARTING, text)
         elif verdict.then is Then.GIVE_UP:
             self.book.transition(AgentState.FAILED, text)
-            self.book.publish(
-                "agent.failed", f"{verdict.why}; {messages.next_step(verdict)}",
-                severity=Severity.ERROR, code="D3001",
-            )
+            self.book.give_up(f"{verdict.why}; {messages.next_step(verdict)}")
         else:
             self.book.transition(self._ended_state, text)
 
@@ -341,6 +343,9 @@ class Supervision:
         graceful, self._graceful = self._graceful, True
         metadata, spec = self.metadata, self.spec
         self._timers.cancel_all()
+        if decision.automatic:
+            self.book.count_unhealthy()
+            self._retrying = True
         self.book.transition(AgentState.STOPPING, decision.why)
         self._stop = stop = Stop(
             self._world, self.agent_id, self.process, self._leftovers(self.process),
@@ -419,6 +424,7 @@ class Supervision:
     def _lead(self, process: AgentProcess | None) -> None:
         old = self.process.pid if self.process is not None else 0
         self.process = process
+        self.illness.new_process()
         self._observer.leader_changed(self, old, process.pid if process is not None else 0)
 
     def _state_changed(self, old: AgentState, new: AgentState) -> None:

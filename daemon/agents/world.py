@@ -13,7 +13,7 @@ from daemon.aio.process import ProcessLauncher
 from daemon.aio.reactor import Clock
 from daemon.aio.threads import Threads
 from daemon.aio.turn import TurnBudget
-from daemon.interfaces import EventSink, WallClock
+from daemon.interfaces import AlertSink, EventSink, WallClock
 from daemon.procfs.age import boot_ticks
 from daemon.procfs.marks import writes_to
 
@@ -44,6 +44,7 @@ class AgentWorld:
     threads: Threads
     commands: CommandRunner
     events: EventSink
+    alerts: AlertSink
     store: FileMetadataStore
     budget: TurnBudget
     logs_dir: Path

@@ -29,6 +29,7 @@ from daemon.procfs.identity import boot_id
 from tests.fakes.commands import FakeCommandRunner, FakeProgram
 from tests.fakes.directory import FakeEvents, Published
 from tests.fakes.host import FakeHost, FakeLauncher, FakeProcess, Program
+from tests.fakes.supervised import FakeAlerts
 from tests.fakes.threads import InlineThreads
 
 EPOCH_S = 1_700_000_000.0
@@ -115,13 +116,14 @@ class Life:
         self.clock = LifeClock(lab.clock)
         self.threads = InlineThreads(self.clock)  # type: ignore[arg-type]  # a Clock in all it uses
         self.events = FakeEvents()
+        self.alerts = FakeAlerts()
         self.commands = FakeCommandRunner(self.clock, lab.commands)  # type: ignore[arg-type]  # likewise
         self.launcher = launcher or FakeLauncher(lab.host, self.clock)
         self.launcher.clock = self.clock
         self.changes: list[Change] = []
         state = work_dir / "state" / "agents"
         state.mkdir(parents=True, exist_ok=True)
-        self.store = FileMetadataStore(state, self.clock, self.threads, self.events)
+        self.store = FileMetadataStore(state, self.clock, self.threads, self.events, self.alerts)
         sweeper = Sweeper(self.threads, lab.host.sweep)
         self.world = AgentWorld(
             clock=self.clock,
@@ -132,6 +134,7 @@ class Life:
             threads=self.threads,
             commands=self.commands,
             events=self.events,
+            alerts=self.alerts,
             store=self.store,
             budget=TurnBudget(self.clock, lambda: lab.cpu_s),
             logs_dir=work_dir / "logs",

@@ -27,6 +27,13 @@ FLAGS = ("alive", "survivors", "restart_asked", "settled", "due")
         (SPEC, RUN, Observed(alive=True, spec_hash="a", restart_asked=True), Do.RESTART, "a restart was asked"),
         (SPEC, RUN, Observed(alive=True, spec_hash="a", settled=True, due=False), Do.KEEP, "runs as configured"),
         (SPEC, RUN, Observed(alive=True, spec_hash="a", survivors=True), Do.KEEP, "runs as configured"),
+        # unhealthy
+        (SPEC, RUN, Observed(alive=True, spec_hash="a", unhealthy="no heartbeat"), Do.RESTART, "unhealthy: no h"),
+        (SPEC, RUN, Observed(alive=True, spec_hash="a", unhealthy="x", due=False), Do.KEEP, "not due yet; unhealthy"),
+        (SPEC, RUN, Observed(alive=True, spec_hash="b", unhealthy="x", due=False), Do.RESTART, "configuration changed"),
+        (SPEC, RUN, Observed(alive=True, spec_hash="a", unhealthy="x", restart_asked=True), Do.RESTART, "asked for"),
+        (SPEC, STOP, Observed(alive=True, spec_hash="a", unhealthy="x"), Do.STOP, "the operator stopped it"),
+        (DISABLED, RUN, Observed(alive=True, spec_hash="a", unhealthy="x"), Do.STOP, "enabled: false"),
         # not in the file
         (GONE, RUN, Observed(alive=True), Do.STOP, "no longer in the configuration, but it runs"),
         (GONE, RUN, Observed(survivors=True), Do.CLEAN, "no longer in the configuration, but processes"),
@@ -67,16 +74,16 @@ def test_every_row_of_the_reconcile_table(
 def every_case() -> list[tuple[Spec, Wanted, Observed, Decision]]:
     cases = []
     hashes = ("a", "b", "")
-    for spec, wanted, given in itertools.product((SPEC, GONE, DISABLED), Wanted, hashes):
+    for spec, wanted, given, ill in itertools.product((SPEC, GONE, DISABLED), Wanted, hashes, ("", "x")):
         for flags in itertools.product((False, True), repeat=len(FLAGS)):
-            observed = Observed(spec_hash=given, **dict(zip(FLAGS, flags, strict=True)))
+            observed = Observed(spec_hash=given, unhealthy=ill, **dict(zip(FLAGS, flags, strict=True)))
             cases.append((spec, wanted, observed, decide(spec, wanted, observed)))
     return cases
 
 
 def test_every_combination_gets_an_answer_with_a_reason() -> None:
     cases = every_case()
-    assert len(cases) == 3 * 2 * 3 * 32
+    assert len(cases) == 3 * 2 * 3 * 2 * 32
     assert all(isinstance(answer.do, Do) and answer.why for *_, answer in cases)
     assert {answer.do for *_, answer in cases} == set(Do)
 
@@ -102,3 +109,10 @@ def test_an_agent_is_forgotten_only_when_it_left_the_file_and_nothing_of_it_live
     for spec, _wanted, observed, answer in every_case():
         gone = not spec.configured and not observed.alive and not observed.survivors
         assert (answer.do is Do.FORGET) == gone
+
+
+def test_only_a_restart_for_health_counts_as_automatic() -> None:
+    for _spec, _wanted, observed, answer in every_case():
+        if answer.automatic:
+            assert answer.do is Do.RESTART
+            assert observed.unhealthy and observed.due and observed.alive and not observed.restart_asked

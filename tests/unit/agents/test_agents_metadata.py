@@ -27,6 +27,7 @@ from daemon.errors import StorageError
 from daemon.model.agent import Identity, LastExit, Wanted
 from daemon.model.event import Severity
 from tests.fakes.directory import FakeEvents
+from tests.fakes.supervised import FakeAlerts
 from tests.fakes.threads import InlineThreads
 
 FULL = AgentMetadata(
@@ -47,11 +48,12 @@ class StoreCase(SynchronousTestCase):
         self.clock = Clock()
         self.threads = InlineThreads(self.clock)
         self.events = FakeEvents()
+        self.alerts = FakeAlerts()
         self.store = self.new_store()
         self.addCleanup(faults.arm, {})
 
     def new_store(self) -> FileMetadataStore:
-        return FileMetadataStore(self.directory, self.clock, self.threads, self.events)
+        return FileMetadataStore(self.directory, self.clock, self.threads, self.events, self.alerts)
 
     def on_disk(self, agent_id: str = "a") -> AgentMetadata:
         return msgspec.json.decode((self.directory / f"{agent_id}.json").read_bytes(), type=AgentMetadata)
@@ -342,11 +344,11 @@ class LoadingTest(StoreCase):
 
     def test_an_empty_or_missing_directory_holds_no_agents(self) -> None:
         self.assertEqual(self.store.load_all(), {})
-        missing: Any = FileMetadataStore(self.directory / "none", self.clock, self.threads, self.events)
+        missing: Any = FileMetadataStore(self.directory / "none", self.clock, self.threads, self.events, self.alerts)
         self.assertEqual(missing.load_all(), {})
 
     def test_a_directory_that_cannot_be_read_is_fatal_with_the_next_step(self) -> None:
         (self.directory / "file").touch()
-        store = FileMetadataStore(self.directory / "file", self.clock, self.threads, self.events)
+        store = FileMetadataStore(self.directory / "file", self.clock, self.threads, self.events, self.alerts)
         error = self.assertRaises(StorageError, store.load_all)
         self.assertEqual(error.code.value, "D1004")
