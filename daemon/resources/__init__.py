@@ -1,1 +1,1 @@
-"""Resource history and alerts of agents (not built yet)."""
+"""What agents use of the host: sampled each minute, kept for a day, asked by duration and step."""
