@@ -1,1 +1,1 @@
-"""Rotation, tail, follow and search of agents' logs (not built yet)."""
+"""Agents' logs: rotated without losing a line, bounded, compressed, read across files, followed."""

@@ -1,0 +1,345 @@
+"""The care of many logs: looked at while they grow, rotated, kept, followed; trouble is told and tried again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from logs_support import append, lines, rotated_text
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from daemon import faults
+from daemon.config.schema import LogsConfig
+from daemon.errors import StorageError
+from daemon.logs.following import LogFollower, LogStreamClosed
+from daemon.logs.layout import rotated_files
+from daemon.logs.manager import LogManager
+from daemon.logs.own import RotatingStream
+from tests.fakes.directory import FakeEvents
+from tests.fakes.notify import FakeNotifier
+from tests.fakes.supervised import FakeAlerts
+from tests.fakes.threads import InlineThreads
+
+LIMITS = LogsConfig(max_size=10_000, max_files=3, compress=False)
+
+
+class LogsCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.root = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.root)
+        self.addCleanup(faults.arm, {})
+        self.clock = Clock()
+        self.threads, self.notifier = InlineThreads(self.clock), FakeNotifier()
+        self.events, self.alerts = FakeEvents(), FakeAlerts()
+        self.logs = LogManager(self.root, self.clock, lambda: 1e9 + self.clock.seconds(), self.threads, self.notifier,
+                               self.events, self.alerts, lambda agent_id: ())
+        self.logs.apply({"a": LIMITS, "b": LIMITS})
+        (self.root / "a").mkdir()
+        self.live = self.root / "a" / "agent.log"
+
+    def start(self) -> None:
+        self.logs.startService()
+        self.addCleanup(self.stop)
+
+    def stop(self) -> None:
+        self.successResultOf(self.logs.stopService())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.notifier.watches, 0)
+
+    def write(self, data: bytes) -> None:
+        append(self.live, data)
+        self.notifier.touch(self.live)
+
+    def wait(self, seconds: int) -> None:
+        for _ in range(seconds):
+            self.clock.advance(1)
+
+    def tail(self, lines_wanted: int, grep: str = "") -> list[bytes]:
+        return list(self.successResultOf(Deferred.fromCoroutine(self.logs.tail("a", lines_wanted, grep))))
+
+
+class Care(LogsCase):
+    def test_a_quiet_log_is_watched_and_not_looked_at(self) -> None:
+        self.write(b"x\n")
+        self.start()
+        self.wait(10)
+        self.assertEqual(self.notifier.watches, 1)
+        looks = len(self.threads.calls)
+        self.wait(100)
+        self.assertLessEqual(len(self.threads.calls) - looks, 100)  # b has no file yet and is asked for
+        self.write(b"y\n")
+        self.assertEqual(self.notifier.watches, 0)
+
+    def test_it_is_rotated_a_second_after_it_became_too_large_and_bounded(self) -> None:
+        self.start()
+        for n in range(6):
+            self.write(lines(n * 700, n * 700 + 700))
+            self.wait(3)
+        self.assertEqual(self.logs.stats().rotations_total, 6)
+        self.assertEqual(len(rotated_files(self.root / "a")), 3)
+        self.assertEqual(self.logs.stats().removed_files_total, 3)
+        self.assertGreater(self.logs.stats().removed_bytes_total, 10_000)
+        self.assertEqual(self.tail(2)[-1], b"line 4199 of the log")
+        self.assertEqual(self.tail(3, "line 3500 "), [b"line 3500 of the log"])
+        self.assertEqual(self.tail(0), [])
+
+    def test_rotated_files_are_compressed_and_read(self) -> None:
+        self.logs.apply({"a": LogsConfig(max_size=10_000)})
+        self.start()
+        for n in range(3):
+            self.write(lines(n * 700, n * 700 + 700))
+            self.wait(3)
+        self.assertEqual([f.compressed for f in rotated_files(self.root / "a")], [True] * 3)
+        self.assertEqual(self.tail(10_000), lines(0, 2100).split(b"\n")[:-1])
+        self.assertEqual(rotated_text(self.root / "a")[:18], lines(0, 1))
+
+    def test_bounds_are_live_and_age_is_looked_at_hourly(self) -> None:
+        self.start()
+        for n in range(3):
+            self.write(lines(n * 700, n * 700 + 700))
+            self.wait(3)
+        self.logs.apply({"a": LogsConfig(max_size=10_000, max_files=2, compress=False)})
+        self.assertEqual(len(rotated_files(self.root / "a")), 2)
+        for each in rotated_files(self.root / "a"):
+            os.utime(each.path, (1e9 - 500, 1e9 - 500))
+        self.logs.apply({"a": LogsConfig(max_size=10_000, max_age=3600.0, compress=False)})
+        self.assertEqual(len(rotated_files(self.root / "a")), 2)
+        self.clock.advance(3601)
+        self.assertEqual(len(rotated_files(self.root / "a")), 0)
+
+    def test_an_agent_that_left_is_let_alone_and_keeps_its_files(self) -> None:
+        self.write(lines(0, 700))
+        self.start()
+        self.logs.apply({})
+        self.wait(10)
+        self.assertEqual(rotated_files(self.root / "a"), [])
+        self.assertTrue(self.live.exists())
+        self.assertEqual(self.tail(10), [])
+
+    def test_a_log_that_comes_with_its_first_process_is_found(self) -> None:
+        self.start()
+        self.wait(20)
+        self.write(lines(0, 700))
+        self.logs.process_changed("a")
+        self.wait(2)
+        self.assertEqual(self.logs.stats().rotations_total, 1)
+
+    def test_without_watches_it_is_looked_at_every_second(self) -> None:
+        self.notifier.refused = True
+        self.live.touch()
+        self.start()
+        self.wait(20)
+        append(self.live, lines(0, 700))
+        self.wait(2)
+        self.assertEqual(self.logs.stats().rotations_total, 1)
+
+
+class Trouble(LogsCase):
+    def test_a_broken_disk_is_told_once_tried_with_growing_delays_and_recovers(self) -> None:
+        self.start()
+        faults.arm({"HOSTDAEMON_FAULT": "logs.copy:1:eio"})
+        self.write(lines(0, 700))
+        self.wait(60)
+        stats = self.logs.stats()
+        self.assertEqual(stats.rotation_failures_total, 4, stats)
+        self.assertIn("cannot be rotated: Input/output error", self.alerts.standing["a", "log_storage"].message)
+        self.assertEqual(list(self.logs.failing), ["a"])
+        faults.arm({})
+        self.wait(60)
+        self.assertEqual((self.alerts.standing, dict(self.logs.failing)), ({}, {}))
+        self.assertEqual(self.tail(10_000), lines(0, 700).split(b"\n")[:-1])
+
+    def test_a_full_disk_drops_and_says_how_much(self) -> None:
+        self.start()
+        faults.arm({"HOSTDAEMON_FAULT": "logs.copy:1:enospc"})
+        self.write(lines(0, 700))
+        self.wait(2)
+        [event] = self.events.published
+        self.assertEqual((event.type, event.data["lines"]), ("agent.log_dropped", self.logs.stats().dropped_lines_total))
+        self.assertIn(("a", "log_storage"), self.alerts.standing)
+        faults.arm({})
+        self.write(lines(700, 1400))
+        self.wait(2)
+        self.assertEqual(self.alerts.standing, {})
+
+    def test_a_log_somebody_else_truncates_or_removes_is_told(self) -> None:
+        self.write(lines(0, 100))
+        self.start()
+        self.wait(2)
+        os.truncate(self.live, 0)
+        self.notifier.touch(self.live)
+        self.wait(2)
+        self.assertIn("truncated or replaced", self.events.published[-1].message)
+        self.write(lines(0, 100))
+        self.wait(2)
+        self.live.unlink()
+        self.notifier.touch(self.live)
+        self.wait(2)
+        self.assertIn("removed while it writes", self.events.published[-1].message)
+        self.assertEqual(self.logs.stats().truncations_total, 2)
+
+    def test_a_hanging_disk_holds_neither_the_others_nor_the_stop(self) -> None:
+        self.start()
+        self.threads.hang("logs:a")
+        self.write(lines(0, 700))
+        self.wait(3)
+        (self.root / "b").mkdir()
+        append(self.root / "b" / "agent.log", lines(0, 700))
+        self.logs.process_changed("b")
+        self.wait(3)
+        self.assertEqual(len(rotated_files(self.root / "b")), 1)
+        asked = Deferred.fromCoroutine(self.logs.tail("a", 5))
+        self.wait(31)
+        self.failureResultOf(asked, StorageError)
+        stopping = self.logs.stopService()
+        self.wait(300)
+        self.successResultOf(stopping)
+
+    def test_compression_that_fails_is_counted_and_the_file_stays(self) -> None:
+        self.logs.apply({"a": LogsConfig(max_size=10_000)})
+        faults.arm({"HOSTDAEMON_FAULT": "logs.compress:1:enospc"})
+        self.start()
+        self.write(lines(0, 700))
+        self.wait(3)
+        self.assertEqual(self.logs.stats().compress_failures_total, 1)
+        self.assertEqual([f.compressed for f in rotated_files(self.root / "a")], [False])
+
+
+class Following(LogsCase):
+    def follow(self, lines_wanted: int = 0, grep: str = "") -> LogFollower:
+        return self.logs.follow("a", lines_wanted, grep)
+
+    def ask(self, follower: LogFollower) -> Deferred[bytes]:
+        return Deferred.fromCoroutine(follower.next())
+
+    def test_the_last_lines_then_every_new_one_once_over_rotations(self) -> None:
+        self.write(lines(0, 10))
+        self.start()
+        follower = self.follow(2)
+        got = self.successResultOf(self.ask(follower))
+        self.assertEqual(got, lines(8, 10))
+        for n in range(10, 4000, 399):
+            waiting = self.ask(follower)
+            self.assertNoResult(waiting)
+            self.write(lines(n, n + 399))
+            got += self.successResultOf(waiting)
+            self.wait(1)
+        self.assertGreater(self.logs.stats().rotations_total, 3)
+        self.assertEqual(got, lines(8, 10 + 399 * 10))
+        follower.close()
+
+    def test_a_reader_behind_several_rotations_gets_all_of_it_compressed_or_not(self) -> None:
+        for compress in (False, True):
+            with self.subTest(compress=compress):
+                shutil.rmtree(self.root / "a")
+                (self.root / "a").mkdir()
+                self.logs.apply({})
+                self.logs.apply({"a": LogsConfig(max_size=10_000, max_files=100, compress=compress)})
+                if not self.logs.running:
+                    self.start()
+                self.write(lines(0, 10))
+                follower = self.follow(10)
+                got = self.successResultOf(self.ask(follower))
+                for n in range(10, 2810, 700):
+                    self.write(lines(n, n + 700))
+                    self.wait(3)
+                while len(got) < len(lines(0, 2810)):
+                    got += self.successResultOf(self.ask(follower))
+                self.assertEqual(got, lines(0, 2810))
+                follower.close()
+
+    def test_what_a_bound_took_is_told_with_its_size(self) -> None:
+        self.start()
+        self.write(lines(0, 10))
+        follower = self.follow(1)
+        self.successResultOf(self.ask(follower))
+        self.logs.apply({"a": LogsConfig(max_size=10_000, max_files=1, compress=False)})
+        for n in range(10, 2810, 700):
+            self.write(lines(n, n + 700))
+            self.wait(3)
+        text = self.successResultOf(self.ask(follower))
+        self.assertRegex(text, rb"^hostdaemon: \d+ bytes were removed before they were read\n$")
+        got = b""
+        while not got.endswith(lines(2809, 2810)):
+            got += self.successResultOf(self.ask(follower))
+        self.assertEqual(int(text.split()[1]) + len(got), len(lines(10, 2810)))
+        follower.close()
+
+    def test_grep_keeps_what_holds_the_text_and_an_unfinished_line_waits_five_seconds(self) -> None:
+        self.start()
+        self.live.touch()
+        follower = self.follow(5, "7")
+        waiting = self.ask(follower)
+        self.write(lines(0, 5))
+        self.assertNoResult(waiting)
+        self.write(lines(5, 20) + b"prompt 7> ")
+        self.assertEqual(self.successResultOf(waiting), lines(7, 8) + lines(17, 18))
+        waiting = self.ask(follower)
+        self.assertNoResult(waiting)
+        self.wait(11)
+        self.assertEqual(self.successResultOf(waiting), b"prompt 7> \n")
+        follower.close()
+
+    def test_closing_ends_whoever_waits_and_leaves_no_watch(self) -> None:
+        self.start()
+        follower = self.follow(5)
+        waiting = self.ask(follower)
+        self.assertEqual(self.logs.stats().followers, 1)
+        follower.close()
+        self.failureResultOf(waiting, LogStreamClosed)
+        self.failureResultOf(self.ask(follower), LogStreamClosed)
+        self.assertEqual(self.logs.stats().followers, 0)
+        other = self.follow(5)
+        waiting = self.ask(other)
+        self.successResultOf(self.logs.stopService())
+        self.failureResultOf(waiting, LogStreamClosed)
+
+    def test_a_disk_that_does_not_answer_is_said(self) -> None:
+        self.start()
+        follower = self.follow(5)
+        self.threads.hang("logs:a")
+        waiting = self.ask(follower)
+        self.wait(11)
+        self.failureResultOf(waiting, StorageError)
+        follower.close()
+
+
+def test_the_daemons_own_log_is_rotated_bounded_and_compressed(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.log"
+    path.write_bytes(b"line before\n")
+    (tmp_path / "daemon.log.old").write_bytes(b"not ours\n")
+    stream = RotatingStream(path, "daemon.log_file", max_bytes=1000, max_files=2)
+    later: list[Any] = []
+    stream.later = later.append
+    for n in range(200):
+        stream.write(b"line %d of the daemon\n" % n)
+    assert stream.rotations_total == len(later) > 3
+    assert [f.number for f in rotated_files(tmp_path, "daemon.log")] == [1, 2]
+    assert path.stat().st_size <= 1000 and path.read_bytes().endswith(b"line 199 of the daemon\n")
+    later[-1]()
+    assert [f.compressed for f in rotated_files(tmp_path, "daemon.log")] == [True, True]
+    stream.write(b"x" * 990 + b"\n")
+    assert [f.compressed for f in rotated_files(tmp_path, "daemon.log")] == [False, True]
+    path.rename(tmp_path / "moved")  # logrotate
+    stream.reopen()
+    stream.write(b"anew\n")
+    assert path.read_bytes() == b"anew\n"
+    stream.close()
+    assert (tmp_path / "daemon.log.old").exists()
+
+
+def test_a_rotation_of_the_own_log_that_fails_costs_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    stream = RotatingStream(folder / "daemon.log", "daemon.log_file", max_bytes=100)
+    monkeypatch.setattr("daemon.logs.own.rotated_files", lambda *a: (_ for _ in ()).throw(OSError(5, "broken")))
+    for n in range(50):
+        stream.write(b"line %d\n" % n)
+    assert stream.failures_total == 1 and stream.rotations_total == 0
+    assert (folder / "daemon.log").read_bytes().count(b"\n") == 50
