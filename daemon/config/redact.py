@@ -79,12 +79,12 @@ def _clean(name: str, value: Any) -> Any:
     if name in _COMMANDS and isinstance(value, Sequence) and not isinstance(value, str):
         return _words(value)
     if name == "webhook" and isinstance(value, str):
-        return _webhook(value)
+        return webhook_shown(value)
     if isinstance(value, Mapping):
         return {key: _clean(key, item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_clean("", item) for item in value]
-    return _url(value) if isinstance(value, str) else value
+    return url_shown(value) if isinstance(value, str) else value
 
 
 def _smells(name: str) -> bool:
@@ -94,7 +94,7 @@ def _smells(name: str) -> bool:
 def _named(name: str, value: Any) -> Any:
     if value and _smells(name):
         return REDACTED
-    return _url(value) if isinstance(value, str) else value
+    return url_shown(value) if isinstance(value, str) else value
 
 
 def _options(value: Any) -> Any:
@@ -106,7 +106,7 @@ def _options(value: Any) -> Any:
         }
     if isinstance(value, (list, tuple)):
         return [_options(item) for item in value]
-    return _url(value) if isinstance(value, str) else value
+    return url_shown(value) if isinstance(value, str) else value
 
 
 def _words(words: Sequence[str]) -> list[str]:
@@ -123,19 +123,21 @@ def _words(words: Sequence[str]) -> list[str]:
         if assignment is not None and not _FILE_NAME.search(assignment[1][:-1]) and "://" not in word:
             shown.append(assignment[1] + REDACTED)
         else:
-            shown.append(_url(word))
+            shown.append(url_shown(word))
     return shown
 
 
-def _url(text: str) -> str:
+def url_shown(text: str) -> str:
+    """A URL without user, password and query values that smell of a secret; other text as it is."""
     if "://" not in text:
         return text
     return _QUERY.sub(rf"\1{REDACTED}", _USERINFO.sub(f"{REDACTED}@", text))
 
 
-def _webhook(url: str) -> str:
+def webhook_shown(url: str) -> str:
+    """A webhook's address for logs: its path is the password of many chat services."""
     parts = urlsplit(url)
     if not parts.path.strip("/") and not parts.query:
-        return _url(url)
+        return url_shown(url)
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}/{REDACTED}"

@@ -112,6 +112,8 @@ def parse(text: str) -> Node | None:
         mark = e.problem_mark or e.context_mark
         position = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
         message = " ".join(filter(None, (e.context, e.problem))) or "not YAML"
+        if "nesting depth" in message:  # libyaml's own limit, met before ours
+            message = f"nested deeper than {MAX_DEPTH} levels"
         raise YamlError(position, message + _hint(text, position)) from e
     except yaml.YAMLError as e:
         raise YamlError((1, 1), f"not YAML: {e}") from e

@@ -12,11 +12,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from daemon import __version__
+from daemon.agents.instance import AgentInstance
 from daemon.agents.manager import MultiAgentManager, Result
 from daemon.agents.operations import Outcome, Verb
 from daemon.agents.world import AgentWorld
 from daemon.collectors.manager import CollectorManager
+from daemon.control.config_manager import ConfigManager
 from daemon.control.node import NodeFacts
+from daemon.control.records import Records
 from daemon.control.views import AgentView, ConfigState, ManagerState, NodeView, agent_view
 from daemon.errors import DaemonError, RequestError, RequestFault
 from daemon.events.bus import EventBus
@@ -62,8 +65,6 @@ class NodeSettings:
     heartbeat_socket: str
     control_socket: str
     manager_address: str
-    config_path: str
-    config_loaded_at: float
     started_at: float
 
 
@@ -77,22 +78,33 @@ class Control:
         bus: events.
         facts: who the node is.
         settings: for the node view.
+        records: history, logs and alerts of agents.
+        config: the configuration in force, and its reload.
         checks: of readiness; each returns what is wrong, or an empty text.
+
+    Attributes:
+        manager_state: tells of the link to the Manager; whoever makes the link sets it.
     """
 
     log = Logger()
 
     def __init__(
         self, *, agents: MultiAgentManager, world: AgentWorld, collectors: CollectorManager, bus: EventBus,
-        facts: NodeFacts, settings: NodeSettings, checks: Mapping[str, Check],
+        facts: NodeFacts, settings: NodeSettings, records: Records, config: ConfigManager,
+        checks: Mapping[str, Check],
     ) -> None:
         self.agents = agents
         self.collectors = collectors
         self.bus = bus
+        self.records = records
+        self.config = config
         self._world = world
         self._facts = facts
         self._settings = settings
         self._checks = checks
+        self.manager_state: Callable[[], ManagerState] = lambda: ManagerState(
+            address=settings.manager_address
+        )
 
     # ------------------------------------------------------------------ views
 
@@ -100,7 +112,7 @@ class Control:
         """Every agent, or those of one type."""
         registry = self.agents.registry
         found = registry.list_by_type(agent_type) if agent_type else registry.list()
-        return tuple(agent_view(agent, self._world) for agent in found)
+        return tuple(self._view(agent) for agent in found)
 
     def agent(self, agent_id: str) -> AgentView:
         """One agent.
@@ -108,7 +120,10 @@ class Control:
         Raises:
             RequestError: it is unknown.
         """
-        return agent_view(self.agents.registry.get(agent_id), self._world)
+        return self._view(self.agents.registry.get(agent_id))
+
+    def _view(self, agent: AgentInstance) -> AgentView:
+        return agent_view(agent, self._world, self.records.latest(agent.agent_id))
 
     def metrics(self) -> Mapping[str, Metrics]:
         """The latest sample of every collector."""
@@ -118,6 +133,7 @@ class Control:
         """This host and its daemon."""
         facts, settings = self._facts, self._settings
         states = Counter(agent.state.value for agent in self.agents.registry.list())
+        loaded, manager = self.config.state(), self.manager_state()
         return NodeView(
             node_id=facts.node_id,
             hostname=facts.hostname,
@@ -127,21 +143,19 @@ class Control:
             labels=settings.labels,
             daemon_version=__version__,
             agent_version=self.agent_version(),
-            register_at=None,
+            register_at=manager.registered_at,
             started_at=rfc3339_or_none(settings.started_at),
             pid=os.getpid(),
             work_dir=settings.work_dir,
             heartbeat_socket=settings.heartbeat_socket,
             control_socket=settings.control_socket,
             config=ConfigState(
-                path=settings.config_path, loaded_at=rfc3339_or_none(settings.config_loaded_at),
-                ok=True, error=None
+                path=loaded.path, loaded_at=rfc3339_or_none(loaded.loaded_at), ok=loaded.ok,
+                error=loaded.error or None, needs_restart=loaded.needs_restart,
             ),
-            manager=ManagerState(
-                address=settings.manager_address, connected=False, since=None, last_error=None,
-                queued=0, delivered=0, dropped=0,
-            ),
+            manager=manager,
             agents={state.value: states.get(state.value, 0) for state in AgentState},
+            alerts=len(self.records.standing()),
             storage_error=self._world.store.failing or None,
             events_lost=self.bus.lost_total,
         )
@@ -193,7 +207,7 @@ class Control:
                 answer.errback(outcome)
                 return
             try:
-                view = agent_view(agent, self._world)
+                view = self._view(agent)
             except Exception:  # noqa: BLE001 - whoever waits hears of a fault of ours, too
                 answer.errback()
                 return

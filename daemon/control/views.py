@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -11,6 +12,9 @@ from daemon.agents.logfile import log_path
 from daemon.agents.world import AgentWorld
 from daemon.model.agent import AgentState, HealthStatus
 from daemon.model.moment import rfc3339_or_none
+from daemon.model.usage import Usage
+
+T = TypeVar("T", int, float)
 
 
 class HealthView(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +67,14 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     adopted: bool
 
 
-def agent_view(agent: AgentInstance, world: AgentWorld) -> AgentView:
-    """The view of an agent as it is now."""
+def agent_view(agent: AgentInstance, world: AgentWorld, used: Usage | None) -> AgentView:
+    """The view of an agent as it is now.
+
+    Args:
+        agent: the agent.
+        world: clocks and paths.
+        used: the newest measurement of its session; what its heartbeats say stands in for a missing one.
+    """
     metadata, spec, pulse = agent.metadata, agent.spec, agent.pulse
     now, at = world.clock.seconds(), world.wall()
     process = agent.process if agent.pid else None
@@ -91,8 +101,8 @@ def agent_view(agent: AgentInstance, world: AgentWorld) -> AgentView:
         created_at=rfc3339_or_none(metadata.created_at),
         updated_at=rfc3339_or_none(metadata.updated_at),
         last_heartbeat=rfc3339_or_none(pulse.received_at),
-        cpu_percent=pulse.cpu if process is not None else None,
-        memory_bytes=pulse.memory if process is not None else None,
+        cpu_percent=_first(used.cpu_percent if used is not None else None, pulse.cpu) if process else None,
+        memory_bytes=_first(used.rss_bytes if used is not None else None, pulse.memory) if process else None,
         health=_health(agent, at - (now - agent.book.state_since)),
         last_exit=_last_exit(agent),
         why=_why(agent),
@@ -101,8 +111,17 @@ def agent_view(agent: AgentInstance, world: AgentWorld) -> AgentView:
     )
 
 
+def _first(measured: T | None, reported: T | None) -> T | None:
+    return measured if measured is not None else reported
+
+
 def _health(agent: AgentInstance, since_at: float) -> HealthView:
-    """The health as far as the process itself shows it."""
+    """The last verdict on its process; before the first one, what the process itself shows."""
+    verdict = agent.illness.verdict
+    if verdict is not None and agent.pid:
+        return HealthView(
+            status=verdict.status.value, reason=verdict.reason, since=rfc3339_or_none(agent.illness.since_at)
+        )
     if agent.state is AgentState.RUNNING:
         status, reason = HealthStatus.HEALTHY, f"pid {agent.pid} lives"
     elif agent.state is AgentState.STARTING:
@@ -129,24 +148,27 @@ def _why(agent: AgentInstance) -> str:
 
 
 class ConfigState(msgspec.Struct, frozen=True, kw_only=True):
-    """The configuration in force and how the last reload went."""
+    """The configuration in force and how the last reload went; ``needs_restart`` names what waits for one."""
 
     path: str
     loaded_at: str | None
     ok: bool
     error: str | None
+    needs_restart: tuple[str, ...] = ()
 
 
 class ManagerState(msgspec.Struct, frozen=True, kw_only=True):
-    """The link to the Manager."""
+    """The link to the Manager; counts outlive restarts of the daemon."""
 
     address: str
-    connected: bool
-    since: str | None
-    last_error: str | None
-    queued: int
-    delivered: int
-    dropped: int
+    connected: bool = False
+    since: str | None = None
+    last_error: str | None = None
+    queued: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    refused: int = 0
+    registered_at: str | None = None
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,5 +191,6 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     config: ConfigState
     manager: ManagerState
     agents: Mapping[str, int]
+    alerts: int
     storage_error: str | None
     events_lost: int

@@ -1,0 +1,98 @@
+"""What is kept of agents beyond their state: what they use of the host, their logs, and alerts."""
+
+from __future__ import annotations
+
+from daemon.agents.registry import AgentRegistry
+from daemon.alerts.book import AlertBook
+from daemon.errors import RequestError, RequestFault
+from daemon.logs.following import LogFollower
+from daemon.logs.manager import LogManager
+from daemon.model.alert import Alert
+from daemon.model.usage import Usage, UsagePoint
+from daemon.resources.monitor import ResourceMonitor
+
+DEFAULT_DURATION_S = 3600
+DURATION_MAX_S = 366 * 86400
+LINES_DEFAULT = 100
+LINES_MAX = 10_000
+GREP_MAX = 256  # characters
+
+
+class Records:
+    """Asked by the edges; every method knows agents by id and refuses unknown ones.
+
+    Args:
+        registry: which agents there are.
+        resources: their history.
+        logs: their logs.
+        alerts: the one list.
+    """
+
+    def __init__(
+        self, registry: AgentRegistry, resources: ResourceMonitor, logs: LogManager, alerts: AlertBook
+    ) -> None:
+        self._registry = registry
+        self._resources = resources
+        self._logs = logs
+        self._alerts = alerts
+
+    async def usage(self, agent_id: str, duration_s: int = 0, step_s: int = 0) -> tuple[UsagePoint, ...]:
+        """What an agent used in the last ``duration_s`` seconds, oldest first.
+
+        Args:
+            agent_id: the agent.
+            duration_s: 0 means an hour.
+            step_s: seconds that make one point (average, min, max); 0 gives the samples as they are.
+
+        Raises:
+            RequestError: unknown agent, or a number out of range.
+            StorageError: the history cannot be read.
+        """
+        self._registry.get(agent_id)
+        if not 0 <= duration_s <= DURATION_MAX_S:
+            raise RequestError(
+                RequestFault.INVALID, f"duration must be from 0 to {DURATION_MAX_S} seconds, not {duration_s}"
+            )
+        if not 0 <= step_s <= DURATION_MAX_S:
+            raise RequestError(
+                RequestFault.INVALID, f"step must be from 0 to {DURATION_MAX_S} seconds, not {step_s}"
+            )
+        return await self._resources.query(agent_id, duration_s or DEFAULT_DURATION_S, step_s)
+
+    async def log_lines(self, agent_id: str, lines: int = LINES_DEFAULT, grep: str = "") -> tuple[bytes, ...]:
+        """The last lines of an agent's log, rotated and compressed files included, oldest first.
+
+        Raises:
+            RequestError: unknown agent, or a number out of range.
+            StorageError: the log cannot be read.
+        """
+        self._check_lines(agent_id, lines, grep)
+        return await self._logs.tail(agent_id, lines, grep)
+
+    def follow_log(self, agent_id: str, lines: int = LINES_DEFAULT, grep: str = "") -> LogFollower:
+        """The last lines, then every new one exactly once; the caller closes it.
+
+        Raises:
+            RequestError: unknown agent, or a number out of range.
+        """
+        self._check_lines(agent_id, lines, grep)
+        return self._logs.follow(agent_id, lines, grep)
+
+    def _check_lines(self, agent_id: str, lines: int, grep: str) -> None:
+        self._registry.get(agent_id)
+        if not 0 <= lines <= LINES_MAX:
+            raise RequestError(RequestFault.INVALID, f"lines must be from 0 to {LINES_MAX}, not {lines}")
+        if len(grep) > GREP_MAX:
+            raise RequestError(RequestFault.INVALID, f"grep has {GREP_MAX} characters at most")
+
+    def latest(self, agent_id: str) -> Usage | None:
+        """The newest measurement of an agent's present process, None before the first."""
+        return self._resources.latest(agent_id)
+
+    def standing(self) -> tuple[Alert, ...]:
+        """The alerts that stand."""
+        return self._alerts.standing()
+
+    def alerts(self) -> tuple[Alert, ...]:
+        """Alerts that stand, then those that were cleared lately; the newest first."""
+        return self._alerts.list()
