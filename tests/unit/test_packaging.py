@@ -1,0 +1,57 @@
+"""The systemd unit: what it must say, what it must not, and that systemd-analyze finds nothing wrong."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNIT = Path(__file__).resolve().parents[2] / "packaging" / "hostdaemon.service"
+
+
+def directives() -> dict[str, str]:
+    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read(UNIT)
+    return dict(parser["Service"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("Type", "notify"), ("KillMode", "process"), ("OOMPolicy", "continue"), ("NotifyAccess", "main"),
+     ("ExecReload", "/bin/kill -HUP $MAINPID"), ("Restart", "always"),
+     ("TasksMax", "infinity"), ("ExecStart", "/opt/hostdaemon/bin/twistd -n hostdaemon --config /etc/hostdaemon/daemon.yaml")],
+)
+def test_what_it_must_say(name: str, value: str) -> None:
+    assert directives()[name] == value
+
+
+@pytest.mark.parametrize(
+    "name", ["Delegate", "PrivateTmp", "ProtectSystem", "NoNewPrivileges", "ProtectHome", "PrivateDevices", "PIDFile"]
+)
+def test_what_it_must_not_say_and_why(name: str) -> None:
+    assert name not in directives()
+    if name in ("Delegate", "PrivateTmp", "ProtectSystem", "NoNewPrivileges"):
+        assert re.search(rf"^#.*{name}=", UNIT.read_text(), re.M), "the unit explains why it leaves it out"
+
+
+def test_a_stop_has_more_time_than_the_daemon_takes() -> None:
+    from daemon.app import LEAVE_PATIENCE_S, WORK_PATIENCE_S
+
+    assert int(directives()["TimeoutStopSec"].rstrip("s")) > WORK_PATIENCE_S + 2 * LEAVE_PATIENCE_S
+
+
+def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    # The binary of an installed system is not here: another that exists stands in for it.
+    copy = tmp_path / "hostdaemon.service"
+    copy.write_text(UNIT.read_text().replace("/opt/hostdaemon/bin/twistd", "/bin/true"))
+    found = subprocess.run([analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, timeout=60)
+    ours = [line for line in (found.stdout + found.stderr).splitlines() if "hostdaemon" in line]
+    assert (found.returncode, ours) == (0, [])
