@@ -12,8 +12,8 @@ RUNTIME = [
     "twisted>=24.7",
     "psutil>=5.9.6",
     "PyYAML>=6.0.1",
-    "grpcio>=1.62",
-    "protobuf>=4.25",
+    "grpcio>=1.85.1",
+    "protobuf>=7.35.1",
     "pyOpenSSL>=24.0",
     "service-identity>=24.1",
     "klein>=24.8",
@@ -22,12 +22,15 @@ RUNTIME = [
     "click>=8.1",
     "rich>=13.7",
     "jsonschema>=4.21",
-    "grpcio-health-checking>=1.62",
-    "grpcio-status>=1.62",
+    "grpcio-health-checking>=1.85.1",
+    "grpcio-status>=1.85.1",
+    "grpcio-reflection>=1.85.1",
     "cryptography>=42",
 ]
 TEST = ["pytest>=8", "pytest-cov>=5", "coverage>=7.10", "hypothesis>=6.100"]
-LINT = ["ruff>=0.5", "mypy>=1.11", "import-linter>=2.0", "types-PyYAML", "types-psutil"]
+LINT = [
+    "grpcio-tools==1.85.1", "ruff>=0.5", "mypy>=1.11", "import-linter>=2.0", "types-PyYAML", "types-psutil",
+]
 
 setup(
     name="hostdaemon",
