@@ -14,18 +14,29 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from daemon.alerts.book import AlertBook
 from daemon.collectors.manager import CollectorManager
+from daemon.config.load import load
+from daemon.config.schema import LogsConfig
+from daemon.control.config_manager import ConfigManager
 from daemon.control.control import Control, NodeSettings
 from daemon.control.node import NodeFacts
+from daemon.control.records import Records
 from daemon.events.bus import EventBus
 from daemon.heartbeat.http_receiver import HTTPHeartbeatReceiver
+from daemon.logs.manager import LogManager
+from daemon.model.agent import Identity
 from daemon.model.metrics import Metrics
+from daemon.model.usage import Usage
+from daemon.resources.history import History
+from daemon.resources.monitor import ResourceMonitor
 from daemon.web.api import Api
 from daemon.web.exposition import DaemonMetrics, Exposition
 from daemon.web.gate import Gate
 from daemon.web.names import names_of_host
 from daemon.web.site import CountedChannel, QuietSite
 from tests.fakes.lab import Lab
+from tests.fakes.notify import FakeNotifier
 
 TOKEN = "f" * 64
 FACTS = NodeFacts(node_id="node-1", hostname="Host7.example.org", ip="192.0.2.7", os="linux", arch="amd64")
@@ -49,6 +60,18 @@ class FakeCollector:
         return Metrics(name=self.name, timestamp=1_700_000_000.5, values=values)
 
 
+class FakeMeter:
+    """Reads what a test says an agent uses, by the pid of its leader."""
+
+    def __init__(self, used: Mapping[int, Usage], leader: Identity) -> None:
+        self._used = used
+        self._pid = leader.pid
+
+    def full(self, now_s: float) -> Usage | None:
+        """See daemon.resources.monitor.Meter."""
+        return self._used.get(self._pid, Usage(cpu_percent=None, rss_bytes=1_000_000))
+
+
 class Rig:
     """A daemon without a socket: the laboratory, control, receivers and routes.
 
@@ -63,14 +86,36 @@ class Rig:
         life = lab.life
         self.bus = EventBus(lab.wall)
         self.collectors = CollectorManager(lab.clock, life.threads, lab.wall, self.bus, collectors)
+        self.alerts = AlertBook(lab.wall, self.bus)
+        self.notifier = FakeNotifier()
+        self.used: dict[int, Usage] = {}
+        self.resources = ResourceMonitor(
+            life.clock, lab.wall, life.threads, life.manager, lambda leader, _age: FakeMeter(self.used, leader),
+            History(life.work_dir / "state" / "resources"), self.bus, self.alerts,
+        )
+        self.logs = LogManager(
+            life.work_dir / "logs", life.clock, lab.wall, life.threads, self.notifier, self.bus, self.alerts,
+            lambda agent_id: (),
+        )
+        self.config_file = lab.root / "daemon.yaml"
+        if not self.config_file.exists():
+            self.config_file.write_text(f"daemon: {{work_dir: {life.work_dir}}}\n")
+        self.config = ConfigManager(
+            load(self.config_file), load, life.threads, lab.wall, self.bus, self.alerts,
+            life.work_dir / "state" / "last-good.yaml",
+        )
+        ids = [agent.agent_id for agent in life.manager.registry.list()]
+        self.resources.apply(self.config.in_force.resources, ids)
+        self.logs.apply(dict.fromkeys(ids, LogsConfig()))
         self.control = Control(
             agents=life.manager, world=life.world, collectors=self.collectors, bus=self.bus, facts=FACTS,
             settings=NodeSettings(
                 labels={"rack": "7"}, work_dir=str(life.work_dir),
                 heartbeat_socket="/run/hb.sock", control_socket="/run/control.sock",
-                manager_address="", config_path="/etc/hostdaemon/daemon.yaml",
-                config_loaded_at=lab.wall(), started_at=lab.wall(),
+                manager_address="", started_at=lab.wall(),
             ),
+            records=Records(life.manager.registry, self.resources, self.logs, self.alerts),
+            config=self.config,
             checks={
                 "config": lambda: self.failing.get("config", ""),
                 "agents": lambda: self.failing.get("agents", ""),
