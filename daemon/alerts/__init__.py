@@ -1,1 +1,1 @@
-"""The one list of alerts (not built yet)."""
+"""The one list of alerts, and the webhook it is posted to."""

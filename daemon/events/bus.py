@@ -43,6 +43,7 @@ class EventBus:
         self._undelivered: deque[Event] = deque()
         self._delivering = False
         self._refused = False
+        self._on_refusal: Callable[[str], None] = lambda _text: None
 
     @property
     def position(self) -> str:
@@ -79,6 +80,7 @@ class EventBus:
         else:
             if self._refused:
                 self._refused = False
+                self._on_refusal("")
                 log.info("the event journal takes events again; {lost_total} were lost so far",
                          lost_total=self.lost_total)
         self._undelivered.append(event)
@@ -91,6 +93,13 @@ class EventBus:
             self._refused = True
             log.error("events are kept in memory only: {error}",
                       error=str(error), error_code=error.code.value)
+            self._on_refusal(f"events are kept in memory only: {error.message}")
+
+    def when_refused(self, call: Callable[[str], None]) -> None:
+        """Calls once when the journal begins to refuse events, and with an empty text when it takes them
+        again.
+        """
+        self._on_refusal = call
 
     def _deliver(self) -> None:
         self._delivering = True
