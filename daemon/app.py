@@ -2,58 +2,43 @@
 
 from __future__ import annotations
 
-import math
 import os
-import random
 import resource
-import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, Metric
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
 from daemon import __version__
-from daemon.agents.belongings import Sweeper, Terminator
-from daemon.agents.manager import MultiAgentManager
-from daemon.agents.metadata import FileMetadataStore
-from daemon.agents.registry import AgentRegistry
-from daemon.agents.world import AgentWorld
-from daemon.aio.command import PidfdCommandRunner
 from daemon.aio.logsink import LogSink
 from daemon.aio.memory import bound_arenas, give_back
-from daemon.aio.process import PidfdLauncher
-from daemon.aio.reactor import Clock
-from daemon.aio.threads import ThreadLanes
-from daemon.aio.turn import TurnBudget
-from daemon.collectors.base import CollectorServices
-from daemon.collectors.factory import CollectorFactory
-from daemon.collectors.manager import CollectorManager
+from daemon.aio.sdnotify import ServiceManager
+from daemon.assembly import apply_watchers, make_parts, stop_all
 from daemon.config.load import LoadedConfig
+from daemon.control.config_manager import Step
 from daemon.control.control import Control, NodeSettings
 from daemon.control.node import node_facts
 from daemon.durable.atomic import write_atomic
 from daemon.durable.lock import DirectoryLock
 from daemon.durable.workdir import WorkDir, kept_secret
 from daemon.errors import DaemonError, ListenError, StorageError
-from daemon.events.bus import EventBus
-from daemon.events.journal import EventJournal
 from daemon.events.service import EventJournalService
-from daemon.heartbeat.http_receiver import HTTPHeartbeatReceiver
-from daemon.heartbeat.socket_receiver import HeartbeatReceiver
+from daemon.logs.own import RotatingStream
+from daemon.model.agent import AgentState
 from daemon.model.event import Severity
-from daemon.procfs.age import process_age_s
-from daemon.procfs.identity import boot_id
 from daemon.procfs.table import sweep
+from daemon.uplink import Uplink
 from daemon.web.api import Api
 from daemon.web.exposition import DaemonMetrics, Exposition
+from daemon.web.families import PartsMetrics
 from daemon.web.names import names_of_host
 from daemon.web.peers import group_id
 from daemon.web.service import CONNECTIONS_MAX, HttpService
@@ -88,63 +73,18 @@ class HostDaemon(MultiService):
         self._reactor = reactor
         self._sink = sink
         self._lock = lock
-        self._paths = paths = WorkDir(Path(config.daemon.work_dir))
+        paths = WorkDir(Path(config.daemon.work_dir))
         self._adopted = False
         self._stopping = False
         self._asked_once = False
         self._facts = node_facts(paths.root, config.daemon.id)
-        clock: Clock = reactor
-        wall = time.time
-
-        self.threads = ThreadLanes(reactor)
-        self._journal = _open_journal(paths.events, self.threads)
-        self.bus = EventBus(wall, self._journal)
-        launcher = PidfdLauncher(reactor)
-        self._commands = PidfdCommandRunner(reactor, launcher)
-        sweeper = Sweeper(self.threads, sweep)
-        self.world = AgentWorld(
-            clock=clock,
-            wall=wall,
-            launcher=launcher,
-            sweeper=sweeper,
-            terminator=Terminator(clock, launcher, sweeper),
-            threads=self.threads,
-            commands=self._commands,
-            events=self.bus,
-            store=FileMetadataStore(paths.metadata, clock, self.threads, self.bus),
-            budget=TurnBudget(clock, time.perf_counter),
-            logs_dir=paths.logs,
-            socket_path=config.daemon.socket_path,
-            daemon_env=dict(os.environ),
-            boot_id=boot_id(),
-            new_token=lambda: secrets.token_hex(16),
-            random_unit=random.random,
-            process_age_s=process_age_s,
-        )
-        self.agents = MultiAgentManager(
-            self.world, AgentRegistry(), secret=kept_secret(paths.state / "mark.key").encode()
-        )
-        services = CollectorServices(
-            clock=clock, threads=self.threads, wall=wall, runner=self._commands, env=dict(os.environ)
-        )
-        self.collectors = CollectorManager(
-            clock, self.threads, wall, self.bus, CollectorFactory(services, self.bus).build(config.collectors)
-        )
-        cores = os.cpu_count() or 1
-        beat = config.daemon.heartbeat
-        sockets = [config.daemon.socket_path, *(a.socket_path for a in config.agents if a.socket_path)]
-        self.heartbeats = HeartbeatReceiver(
-            reactor, wall, self.agents, self.bus, sockets,
-            require_pid_match=beat.require_pid_match, max_rate=math.ceil(beat.max_rate), cores=cores,
-        )
-        self.http_heartbeats = HTTPHeartbeatReceiver(
-            clock, wall, self.agents, workers=beat.workers, queue_size=beat.queue, cores=cores
-        )
+        self.service_manager = ServiceManager(os.environ, reactor, os.getpid())
+        self.parts = parts = make_parts(loaded, reactor, sink, self._facts)
         self.control = Control(
-            agents=self.agents,
-            world=self.world,
-            collectors=self.collectors,
-            bus=self.bus,
+            agents=parts.agents,
+            world=parts.world,
+            collectors=parts.collectors,
+            bus=parts.bus,
             facts=self._facts,
             settings=NodeSettings(
                 labels=config.daemon.labels,
@@ -152,23 +92,36 @@ class HostDaemon(MultiService):
                 heartbeat_socket=config.daemon.socket_path,
                 control_socket=config.daemon.control_socket,
                 manager_address=config.manager.address,
-                config_path=str(loaded.path),
-                config_loaded_at=wall(),
-                started_at=wall(),
+                started_at=time.time(),
             ),
+            records=parts.records,
+            config=parts.config,
             checks={
                 "config": lambda: "",
                 "agents": lambda: "" if self._adopted else "agents are being taken back",
-                "heartbeat-socket": lambda: "" if self.heartbeats.listening else "not listening",
+                "heartbeat-socket": lambda: "" if parts.heartbeats.listening else "not listening",
                 "http": lambda: self.http.tcp_error,
                 "control-socket": lambda: self.http.control_error,
+                **({"grpc": lambda: self.uplink.error} if config.daemon.grpc_port else {}),
             },
         )
-        exposition = Exposition(DaemonMetrics(self.control, clock.seconds, self._receiver_metrics))
+        self.uplink = Uplink(reactor, self.control, parts, self._facts, config)
+        parts.leaders.on_state = self.uplink.state_changed
+        parts.config.applied_by(
+            [*parts.reload_steps, Step(name="Manager", apply=lambda old, new: self.uplink.apply(new))]
+        )
+        metrics = PartsMetrics(
+            heartbeats=parts.heartbeats, http_heartbeats=parts.http_heartbeats, health=parts.health,
+            resources=parts.resources, logs=parts.logs, webhook=parts.webhook, alerts=parts.alerts,
+            store=parts.world.store, sink=sink,
+        )
+        exposition = Exposition(DaemonMetrics(
+            self.control, reactor.seconds, lambda: chain(metrics.collect(), self.uplink.collect())
+        ))
         self.http = HttpService(
             reactor,
-            Api(clock, self.control, self.http_heartbeats, exposition),
-            self.http_heartbeats,
+            Api(reactor, self.control, parts.http_heartbeats, exposition),
+            parts.http_heartbeats,
             token=kept_secret(paths.root / "api.token"),
             host=config.daemon.http_host,
             port=config.daemon.http_port,
@@ -178,13 +131,16 @@ class HostDaemon(MultiService):
             control_gid=group_id(config.daemon.control_group),
             our_names=names_of_host(self._facts.hostname, config.daemon.http_host),
         )
-        self._add("agents", self.agents)
-        self._add("collectors", self.collectors)
-        self._add("heartbeat-socket", self.heartbeats)
-        self._add("heartbeat-http", self.http_heartbeats)
-        self._add("http", self.http)
-        if self._journal is not None:
-            self._add("events", EventJournalService(clock, self.bus, self._journal))
+        for name, service in (
+            ("agents", parts.agents), ("collectors", parts.collectors), ("health", parts.health),
+            ("resources", parts.resources), ("last-heartbeats", parts.keeper), ("logs", parts.logs),
+            ("webhook", parts.webhook), ("config-watch", parts.watch),
+            ("heartbeat-socket", parts.heartbeats), ("heartbeat-http", parts.http_heartbeats),
+            ("http", self.http),
+        ):
+            self._add(name, service)
+        if parts.journal is not None:
+            self._add("events", EventJournalService(reactor, parts.bus, parts.journal))
 
     def _add(self, name: str, service: Any) -> None:
         service.setName(name)
@@ -234,12 +190,13 @@ class HostDaemon(MultiService):
                 "this machine is a clone: node id {old} is another's, ours is {new}",
                 old=self._facts.replaced, new=self._facts.node_id,
             )
-        self.bus.publish(
+        self.parts.bus.publish(
             "daemon.started", f"hostdaemon {__version__} started, pid {os.getpid()}",
             data={"version": __version__, "pid": os.getpid()},
         )
         self._child("events")
-        self.agents.take_over(config.agents, sweep())
+        self.parts.agents.take_over(config.agents, sweep())
+        self.parts.keeper.restore()
         self._child("agents")
         self._adopted = True
         self._child("heartbeat-socket")
@@ -247,27 +204,62 @@ class HostDaemon(MultiService):
         self._child("heartbeat-http")
         self._child("http")
         await self.http.open()
+        await self.uplink.open()
         if self._stopping:
             return
-        self.agents.start_missing()
-        self._child("collectors")
+        apply_watchers(self.parts, config)
+        self._child("logs")  # first: what a daemon that died left half rotated is mended
+        self.parts.agents.start_missing()
+        for name in ("health", "resources", "last-heartbeats", "webhook", "collectors", "config-watch"):
+            self._child(name)
+        self.uplink.start_link()
+        self._rotate_own_log()
+        self.parts.config.keep_first().addErrback(
+            lambda failure: self.log.failure("the last good configuration", failure=failure)
+        )
         give_back()
         self.log.info(
             "hostdaemon {version} is ready: {agents} agents, {adopted} taken back; "
-            "http {http}, heartbeats {socket}, control {control}",
-            version=__version__, agents=len(self.agents.registry), adopted=self.agents.adopted_total,
-            http=self._http_url(), socket=config.daemon.socket_path, control=config.daemon.control_socket,
+            "http {http}, grpc {grpc}, heartbeats {socket}, control {control}",
+            version=__version__, agents=len(self.parts.agents.registry),
+            adopted=self.parts.agents.adopted_total,
+            http=self._http_url(), grpc=self.uplink.listening, socket=config.daemon.socket_path,
+            control=config.daemon.control_socket,
         )
+        self.service_manager.ready(self._status(), os.getpid())
+        # Also while we stop, which may take longer than the watchdog's time; a loop that hangs pings no more.
+        self.service_manager.feed_watchdog(lambda: True)
+
+    def _status(self) -> str:
+        """One line for the service manager."""
+        agents = self.parts.agents.registry.list()
+        running = sum(agent.state is AgentState.RUNNING for agent in agents)
+        ill = sum(agent.illness.unhealthy for agent in agents)
+        return f"{running} of {len(agents)} agents run, {ill} unhealthy"
+
+    def _rotate_own_log(self) -> None:
+        """Compressing the daemon's own rotated log needs the threads, which are there now."""
+        stream = self._sink.stream
+        if not isinstance(stream, RotatingStream):
+            return
+
+        def later(work: Callable[[], None]) -> None:
+            done = self.parts.threads.run("log-gzip", 0, work)
+            done.addErrback(lambda failure: self.log.warn(
+                "the daemon's rotated log stays uncompressed: {error}", error=failure.getErrorMessage()
+            ))
+
+        stream.later = later
 
     async def _open_heartbeats(self) -> None:
         """Without the default socket there is no start; an agent's own path may fail by itself."""
         try:
-            await self.heartbeats.open()
+            await self.parts.heartbeats.open()
         except ListenError as error:
-            if self._loaded.config.daemon.socket_path not in self.heartbeats.listening:
+            if self._loaded.config.daemon.socket_path not in self.parts.heartbeats.listening:
                 raise
             self.log.error("{error}; the other sockets are listened to", error=str(error), error_code="D1003")
-            self.bus.publish(
+            self.parts.bus.publish(
                 "daemon.socket_failed", error.message, severity=Severity.ERROR, data={"code": "D1003"}
             )
 
@@ -308,9 +300,24 @@ class HostDaemon(MultiService):
 
     def _hang_up(self, _number: int, _frame: object) -> None:
         """SIGHUP would kill us; a handler (not SIG_IGN) leaves it at its default in agents."""
-        self._reactor.callFromThread(
-            self.log.info, "SIGHUP: reloading the configuration is not built yet; restart the daemon"
-        )
+        self._reactor.callFromThread(self._reload)
+
+    def _reload(self) -> None:
+        """Opens the log by its name again, as after logrotate, and reloads the configuration."""
+        stream = self._sink.stream
+        if isinstance(stream, RotatingStream):
+            try:
+                stream.reopen()
+            except StorageError as error:
+                self.log.warn("{error}", error=str(error), error_code="D1004")
+        if self._adopted and not self._stopping:
+            self.service_manager.reloading()
+            done = self.parts.config.hang_up()
+            done.addCallback(self._reloaded)
+
+    def _reloaded(self, _done: None) -> None:
+        if not self._stopping:
+            self.service_manager.ready(self._status(), os.getpid())
 
     # ------------------------------------------------------------------- stop
 
@@ -324,13 +331,23 @@ class HostDaemon(MultiService):
 
     async def _leave(self) -> None:
         self.log.info("stopping; agents run on")
+        self.service_manager.stopping()
         self.http.refuse()
-        self.bus.publish("daemon.stopping", f"hostdaemon stops, pid {os.getpid()}; agents run on")
-        for name in ("heartbeat-http", "heartbeat-socket", "agents", "collectors", "http"):
+        self.uplink.refuse()
+        self.parts.bus.publish("daemon.stopping", f"hostdaemon stops, pid {os.getpid()}; agents run on")
+        await self._stop_child("config-watch")
+        await self._stop_child("health")  # before the agents: a verdict now would only be in the way
+        for name in ("heartbeat-http", "heartbeat-socket", "agents"):
             await self._stop_child(name)
-        self._commands.stop()
+        parts = self.parts
+        await stop_all([parts.resources, parts.keeper, parts.logs, parts.collectors, parts.webhook])
+        await self.uplink.stop()
+        await self._stop_child("http")
+        await self.service_manager.stop()
+        parts.commands.stop()
+        parts.notifier.stop()
         await self._stop_child("events")
-        stuck = await self.threads.stop(LEAVE_PATIENCE_S)
+        stuck = await parts.threads.stop(LEAVE_PATIENCE_S)
         if stuck:
             self.log.warn("calls still hang in {lanes}; leaving without them", lanes=", ".join(stuck))
 
@@ -345,49 +362,14 @@ class HostDaemon(MultiService):
 
     def _end(self) -> None:
         """After shutdown: the last lines, and the exit status a SystemExit in the reactor would lose."""
-        if self._journal is not None:
-            self._journal.close()
+        if self.parts.journal is not None:
+            self.parts.journal.close()
         pid_file = self._loaded.config.daemon.pid_file
         if pid_file:
             _remove_own_pid_file(Path(pid_file))
         self._lock.release()
         if self.exit_status:
             os._exit(self.exit_status)
-
-    # ------------------------------------------------------------------ metrics
-
-    def _receiver_metrics(self) -> Iterator[Metric]:
-        stats = self.heartbeats.stats()
-        http = self.http_heartbeats.stats()
-        accepted = CounterMetricFamily(
-            "hostdaemon_heartbeats_accepted", "Heartbeats accepted.", labels=("receiver",)
-        )
-        refused = CounterMetricFamily(
-            "hostdaemon_heartbeats_refused", "Heartbeats refused.", labels=("receiver",)
-        )
-        accepted.add_metric(("socket",), stats.accepted_total)
-        accepted.add_metric(("http",), http.total_processed)
-        refused.add_metric(("socket",), sum(stats.errors_total.values()))
-        refused.add_metric(("http",), http.total_errors)
-        yield accepted
-        yield refused
-        yield CounterMetricFamily(
-            "hostdaemon_metadata_write_failures", "Saves of agents' metadata that failed.",
-            self.world.store.write_failures_total,
-        )
-        yield CounterMetricFamily(
-            "hostdaemon_log_lines_lost", "Log lines of the daemon that could not be written.",
-            self._sink.lost_total,
-        )
-
-
-def _open_journal(directory: Path, threads: ThreadLanes) -> EventJournal | None:
-    """The event journal; without one (a disk that refuses) events live in memory only."""
-    try:
-        return EventJournal(directory, time.time, threads)
-    except StorageError as error:
-        HostDaemon.log.error("{error}; events are kept in memory only", error=str(error), error_code="D1004")
-        return None
 
 
 def http_connections_max() -> int:

@@ -149,9 +149,10 @@ def makeService(options: Options) -> HostDaemon:
 def _make(loaded: LoadedConfig, options: Options) -> HostDaemon:
     from twisted.internet import reactor as global_reactor
 
-    from daemon.aio.logsink import LogSink, is_terminal, open_log_stream
+    from daemon.aio.logsink import LogSink, LogStream, is_terminal, open_log_stream
     from daemon.durable.lock import DirectoryLock
     from daemon.durable.workdir import WorkDir
+    from daemon.logs.own import RotatingStream
 
     reactor: Any = global_reactor
     # Twisted's timers go by wall time; a clock that is set must neither hold nor hurry anything.
@@ -168,12 +169,18 @@ def _make(loaded: LoadedConfig, options: Options) -> HostDaemon:
             "write daemon.log_file or use twistd -n",
             file=sys.stderr,
         )
-    stream = open_log_stream("" if log_file == "-" else log_file, "daemon.log_file")
+    if log_file in ("", "-"):
+        stream: LogStream = open_log_stream("", "daemon.log_file")
+    else:
+        stream = RotatingStream(Path(log_file), "daemon.log_file")
     log_format = LogFormat(options["log-format"] or config.daemon.log_format)
     in_json = log_format is LogFormat.JSON or (log_format is LogFormat.AUTO and not is_terminal(stream))
     if log_format is LogFormat.AUTO and log_file in ("", "-"):
         in_json = False  # stderr is read by people, or by a journal that adds its own fields
-    sink = LogSink(options["log-level"] or config.daemon.log_level.value, in_json, stream)
+    level = options["log-level"]
+    sink = LogSink(
+        level or config.daemon.log_level.value, in_json, stream, pinned=bool(level)
+    )
 
     from daemon.app import HostDaemon
 

@@ -14,13 +14,19 @@ from werkzeug.routing import RequestRedirect
 
 from daemon.agents.operations import Verb
 from daemon.aio.reactor import Clock
+from daemon.config.redact import effective, plan
 from daemon.control.control import CheckResult, Control, Operated, parse_verb
+from daemon.control.records import LINES_DEFAULT, LINES_MAX
 from daemon.errors import DaemonError, RequestError, RequestFault
 from daemon.events.stream import EventStream
 from daemon.heartbeat.http_receiver import HTTPHeartbeatReceiver
+from daemon.logs.following import LogFollower
 from daemon.model.event import Event
 from daemon.model.moment import rfc3339
+from daemon.web.arguments import argument, flag, has, number, seconds
+from daemon.web.bodies import alert_body, point_body
 from daemon.web.exposition import Exposition
+from daemon.web.logs import TEXT, log_text, serve_log
 from daemon.web.problems import PROBLEM_TYPE, Problem, problem, problem_of
 from daemon.web.request import BoundedRequest, header_text
 from daemon.web.sse import EVENTS_TYPE, event_body, serve_events
@@ -36,6 +42,8 @@ INDEX = {
     "agents": "/v1/agents",
     "host metrics": "/v1/metrics",
     "events": "/v1/events?once",
+    "alerts": "/v1/alerts",
+    "configuration": "/v1/config",
     "heartbeats": "/heartbeat/stats",
     "prometheus": "/metrics",
 }
@@ -63,11 +71,11 @@ class Api:
         self._control = control
         self._heartbeats = heartbeats
         self._exposition = exposition
-        self._streams: set[EventStream] = set()
+        self._streams: set[EventStream | LogFollower] = set()
         self._stopping = False
 
     def stop(self) -> None:
-        """Refuses new work and ends the event streams."""
+        """Refuses new work and ends the streams."""
         self._stopping = True
         for stream in tuple(self._streams):
             stream.close()
@@ -92,7 +100,7 @@ class Api:
         failing = [r for r in results if r.error]
         if failing:
             request.setResponseCode(503)
-        shown = results if _has(request, "verbose") else failing
+        shown = results if has(request, "verbose") else failing
         body: dict[str, Any] = {"status": "unavailable" if failing else "ok"}
         if shown:
             body["checks"] = [{"name": r.name, "ok": not r.error, "error": r.error or None} for r in shown]
@@ -131,12 +139,62 @@ class Api:
     @app.route("/v1/agents", methods=["GET"])
     def agents(self, request: BoundedRequest) -> bytes:
         """Every agent, or those of one ``type``."""
-        return self._json(request, {"agents": self._control.list_agents(_argument(request, "type"))})
+        return self._json(request, {"agents": self._control.list_agents(argument(request, "type"))})
 
     @app.route("/v1/agents/<agent_id>", methods=["GET"])
     def agent(self, request: BoundedRequest, agent_id: str) -> bytes:
         """One agent."""
         return self._json(request, self._control.agent(agent_id))
+
+    # ----------------------------------------------------------------- records
+
+    @app.route("/v1/agents/<agent_id>/metrics", methods=["GET"])
+    async def agent_metrics(self, request: BoundedRequest, agent_id: str) -> bytes:
+        """What an agent used in the last ``duration`` (an hour), a point for each sample or ``step``."""
+        duration_s, step_s = seconds(request, "duration"), seconds(request, "step")
+        points = await self._control.records.usage(agent_id, duration_s, step_s)
+        return self._json(request, {"agent_id": agent_id, "data_points": [point_body(p) for p in points]})
+
+    @app.route("/v1/agents/<agent_id>/logs", methods=["GET"])
+    async def agent_logs(self, request: BoundedRequest, agent_id: str) -> bytes:
+        """The last ``lines`` of its log that hold ``grep``; with ``follow`` a stream of what comes."""
+        lines = number(request, "lines", LINES_DEFAULT, LINES_MAX, least=0)
+        grep = argument(request, "grep")
+        if not flag(request, "follow", False):
+            found = await self._control.records.log_lines(agent_id, lines, grep)
+            request.setHeader(b"content-type", TEXT)
+            return log_text(found)
+        self._refuse_when_stopping()
+        self._refuse_a_crowd()
+        follower = self._control.records.follow_log(agent_id, lines, grep)
+        self._streams.add(follower)
+        try:
+            if request.method != b"HEAD":
+                await serve_log(request, follower)
+        finally:
+            follower.close()
+            self._streams.discard(follower)
+        return b""
+
+    @app.route("/v1/alerts", methods=["GET"])
+    def alerts(self, request: BoundedRequest) -> bytes:
+        """Alerts that stand, then those that were cleared lately."""
+        return self._json(request, {"alerts": [alert_body(a) for a in self._control.records.alerts()]})
+
+    @app.route("/v1/config", methods=["GET"])
+    def config(self, request: BoundedRequest) -> bytes:
+        """The configuration in force, without its secrets."""
+        return self._json(request, effective(self._control.config.in_force))
+
+    @app.route("/v1/config/reload", methods=["POST"])
+    async def reload(self, request: BoundedRequest) -> bytes:
+        """Reads the file again and applies it; with ``dry_run`` only says what that would change."""
+        self._refuse_when_stopping()
+        dry_run = flag(request, "dry_run", False)
+        result = await self._control.config.reload(dry_run=dry_run, reason="api", peer=_peer(request))
+        return self._json(request, {
+            "applied": result.applied, "changes": plan(result.changes), "warnings": list(result.warnings),
+        })
 
     # -------------------------------------------------------------- operations
 
@@ -145,7 +203,7 @@ class Api:
         """Starts, stops or restarts every enabled agent."""
         self._refuse_when_stopping()
         work = self._control.operate_all(
-            parse_verb(verb), graceful=_flag(request, "graceful", True), peer=_peer(request)
+            parse_verb(verb), graceful=flag(request, "graceful", True), peer=_peer(request)
         )
         return work.addCallback(lambda results: self._json(request, {
             "results": {
@@ -158,7 +216,7 @@ class Api:
         """Starts, stops or restarts one agent and waits for the outcome, 90 s at most."""
         self._refuse_when_stopping()
         wanted = parse_verb(verb)
-        graceful = _flag(request, "graceful", True)
+        graceful = flag(request, "graceful", True)
         work = self._control.operate(agent_id, wanted, graceful=graceful, peer=_peer(request))
         return work.addCallback(lambda done: self._operated(request, done, wanted))
 
@@ -175,14 +233,18 @@ class Api:
         if self._stopping:
             raise RequestError(RequestFault.STOPPING, "the daemon is stopping", retry_after_s=5)
 
+    def _refuse_a_crowd(self) -> None:
+        if len(self._streams) >= STREAMS_MAX:
+            raise RequestError(RequestFault.BUSY, f"{STREAMS_MAX} streams are open already", retry_after_s=30)
+
     # ------------------------------------------------------------------ events
 
     @app.route("/v1/events", methods=["GET"])
     async def events(self, request: BoundedRequest) -> bytes:
         """Server-sent events, resumed after Last-Event-ID; a JSON list with ``once``."""
-        last_id = header_text(request, b"last-event-id") or _argument(request, "last_event_id") or None
-        if _has(request, "once"):
-            limit = _number(request, "limit", EVENTS_LIMIT, EVENTS_LIMIT_MAX)
+        last_id = header_text(request, b"last-event-id") or argument(request, "last_event_id") or None
+        if has(request, "once"):
+            limit = number(request, "limit", EVENTS_LIMIT, EVENTS_LIMIT_MAX)
             found: tuple[Event, ...]
             if last_id is None:
                 found = self._control.bus.latest(limit)
@@ -190,10 +252,7 @@ class Api:
                 found = (await self._control.bus.read_after(last_id, limit)).events
             return self._json(request, {"events": [event_body(event) for event in found]})
         self._refuse_when_stopping()
-        if len(self._streams) >= STREAMS_MAX:
-            raise RequestError(
-                RequestFault.BUSY, f"{STREAMS_MAX} event streams are open already", retry_after_s=30
-            )
+        self._refuse_a_crowd()
         stream = EventStream(self._control.bus, last_id)
         if request.method == b"HEAD":  # the head alone: a stream would never end
             stream.close()
@@ -275,37 +334,6 @@ def write_problem(request: BoundedRequest, body: Problem) -> bytes:
     if body.status == 401:
         request.setHeader(b"www-authenticate", b'Bearer realm="hostdaemon"')
     return _encode(body)
-
-
-def _has(request: BoundedRequest, name: str) -> bool:
-    """Whether the query names it, also without a value (``?verbose``), which ``request.args`` leaves out."""
-    query = request.uri.partition(b"?")[2]
-    return any(part.partition(b"=")[0] == name.encode() for part in query.split(b"&"))
-
-
-def _argument(request: BoundedRequest, name: str) -> str:
-    values = request.args.get(name.encode(), [])
-    return values[-1].decode("utf-8", "replace") if values else ""
-
-
-def _flag(request: BoundedRequest, name: str, default: bool) -> bool:
-    text = _argument(request, name).lower()
-    if not text:
-        return default
-    if text in ("true", "1", "yes"):
-        return True
-    if text in ("false", "0", "no"):
-        return False
-    raise RequestError(RequestFault.INVALID, f"{name} must be true or false, not {text!r}")
-
-
-def _number(request: BoundedRequest, name: str, default: int, most: int) -> int:
-    text = _argument(request, name)
-    if not text:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most):
-        raise RequestError(RequestFault.INVALID, f"{name} must be a number from 1 to {most}, not {text!r}")
-    return int(text)
 
 
 def _peer(request: BoundedRequest) -> str:

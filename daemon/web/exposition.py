@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from daemon import __version__
 from daemon.agents.instance import AgentInstance
 from daemon.control.control import Control
-from daemon.model.agent import AgentState
+from daemon.model.agent import AgentState, HealthStatus
 
 Extra = Callable[[], Iterator[Metric]]
 
@@ -44,8 +44,19 @@ class DaemonMetrics(Collector):
         yield CounterMetricFamily(
             "hostdaemon_events_lost", "Events that could not be journalled.", bus.lost_total
         )
+        config = self._control.config.state()
         yield GaugeMetricFamily(
-            "hostdaemon_config_last_reload_successful", "Whether the last load succeeded.", 1
+            "hostdaemon_config_last_reload_successful", "Whether the last load succeeded.", float(config.ok)
+        )
+        yield GaugeMetricFamily(
+            "hostdaemon_config_last_reload_success_timestamp_seconds", "When the last load succeeded.",
+            config.loaded_at,
+        )
+        yield CounterMetricFamily(
+            "hostdaemon_config_reloads", "Reloads that succeeded.", config.reloads_total
+        )
+        yield CounterMetricFamily(
+            "hostdaemon_config_reload_failures", "Reloads that were refused.", config.failures_total
         )
         yield from self._extra()
 
@@ -65,7 +76,24 @@ class DaemonMetrics(Collector):
         beats = CounterMetricFamily(
             "hostdaemon_agent_heartbeats", "Heartbeats taken since the daemon's start.", labels=("agent",)
         )
+        health = GaugeMetricFamily(
+            "hostdaemon_agent_health", "1 for the verdict on the agent's health.", labels=("agent", "status")
+        )
+        cpu = GaugeMetricFamily(
+            "hostdaemon_agent_cpu_usage_ratio", "CPU of the agent's session, 1 = one core.", labels=("agent",)
+        )
+        memory = GaugeMetricFamily(
+            "hostdaemon_agent_resident_memory_bytes", "Resident memory of its session.", labels=("agent",)
+        )
         for agent in agents:
+            verdict = self._control.agent(agent.agent_id).health.status
+            for status in HealthStatus:
+                health.add_metric((agent.agent_id, status.value), float(status.value == verdict))
+            used = self._control.records.latest(agent.agent_id)
+            if used is not None and agent.pid:
+                memory.add_metric((agent.agent_id,), used.rss_bytes)
+                if used.cpu_percent is not None:
+                    cpu.add_metric((agent.agent_id,), used.cpu_percent / 100)
             for each in AgentState:
                 state.add_metric((agent.agent_id, each.value), float(agent.state is each))
             label = (agent.agent_id,)
@@ -75,7 +103,7 @@ class DaemonMetrics(Collector):
                 started.add_metric(label, agent.metadata.started_at)
             if agent.pulse.received_mono is not None:
                 age.add_metric(label, self._now() - agent.pulse.received_mono)
-        yield from (state, restarts, started, age, beats)
+        yield from (state, restarts, started, age, beats, health, cpu, memory)
 
     def _collectors(self) -> Iterator[Metric]:
         duration = GaugeMetricFamily(

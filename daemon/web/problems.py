@@ -10,6 +10,7 @@ from daemon.errors import DaemonError, ErrorCode, RequestError, RequestFault
 
 PROBLEM_TYPE = b"application/problem+json"
 DETAIL_MAX = 1000  # characters
+FAULTS_MAX = 100
 
 FAULT_STATUS: dict[RequestFault, int] = {
     RequestFault.INVALID: HTTPStatus.BAD_REQUEST,
@@ -35,6 +36,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         code: the D-code, null where only the request was wrong.
+        faults: every fault of a refused configuration, each with file, line and column.
     """
 
     type: str = "about:blank"
@@ -42,6 +44,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     detail: str
     code: str | None = None
+    faults: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 def problem(status: int, detail: str, code: str | None = None) -> Problem:
@@ -56,4 +59,8 @@ def problem_of(error: DaemonError | RequestError) -> Problem:
     if isinstance(error, RequestError):
         return problem(FAULT_STATUS[error.fault], error.message)
     status = CODE_STATUS.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
-    return problem(status, error.message, error.code.value)
+    found = problem(status, error.message, error.code.value)
+    faults = error.details.get("faults")
+    if isinstance(faults, tuple):
+        return msgspec.structs.replace(found, faults=tuple(str(fault) for fault in faults[:FAULTS_MAX]))
+    return found

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IPushProducer
-from zope.interface import implementer
+from twisted.internet.defer import CancelledError
 
 from daemon.aio.periodic import periodic
 from daemon.aio.reactor import Clock
@@ -15,6 +13,7 @@ from daemon.errors import StorageError
 from daemon.events.stream import EventStream, Gap, StreamClosed
 from daemon.model.event import Event
 from daemon.model.moment import rfc3339
+from daemon.web.pace import Pace
 from daemon.web.request import BoundedRequest
 
 EVENTS_TYPE = b"text/event-stream; charset=utf-8"
@@ -40,42 +39,12 @@ def frame(item: Event | Gap) -> bytes:
     return head + _encode(event_body(item)) + b"\n\n"
 
 
-@implementer(IPushProducer)
-class _Pace:
-    """Holds the stream while the client does not read."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self._waiter: Deferred[None] | None = None
-
-    def pauseProducing(self) -> None:
-        """The client's buffer is full."""
-        if self._waiter is None:
-            self._waiter = Deferred()
-
-    def resumeProducing(self) -> None:
-        """The client reads again."""
-        waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter.callback(None)
-
-    def stopProducing(self) -> None:
-        """The client has gone."""
-        self.stopped = True
-        self.resumeProducing()
-
-    async def ready(self) -> None:
-        """Waits until the client reads."""
-        if self._waiter is not None:
-            await self._waiter
-
-
 async def serve_events(clock: Clock, request: BoundedRequest, stream: EventStream) -> None:
     """Writes the stream to the client until either ends; never holds more than the stream's bound for it."""
     request.setHeader(b"content-type", EVENTS_TYPE)
     request.setHeader(b"cache-control", b"no-store")
     request.write(b"retry: 2000\n\n")
-    pace = _Pace()
+    pace = Pace()
     request.registerProducer(pace, True)
     keep_alive = periodic(
         clock, KEEP_ALIVE_S, lambda: request.write(b": alive\n\n"), name="event stream", phase_s=KEEP_ALIVE_S

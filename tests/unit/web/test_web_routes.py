@@ -74,7 +74,7 @@ class ViewsTest(RigCase):
             "node_id hostname ip os arch labels daemon_version agent_version register_at started_at config manager"
         )
         self.assertLessEqual(set(contract.split()), set(body))
-        self.assertEqual(set(body["config"]), {"path", "loaded_at", "ok", "error"})
+        self.assertEqual(set(body["config"]), {"path", "loaded_at", "ok", "error", "needs_restart"})
         self.assertEqual(
             set(body["manager"]),
             {"address", "connected", "since", "last_error", "queued", "delivered", "dropped"},

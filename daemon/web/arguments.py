@@ -1,0 +1,66 @@
+"""What a request says in its query, parsed; anything else is the asker's fault."""
+
+from __future__ import annotations
+
+from daemon.config.units import parse_duration
+from daemon.errors import RequestError, RequestFault
+from daemon.web.request import BoundedRequest
+
+
+def has(request: BoundedRequest, name: str) -> bool:
+    """Whether the query names it, also without a value (``?verbose``), which ``request.args`` leaves out."""
+    query = request.uri.partition(b"?")[2]
+    return any(part.partition(b"=")[0] == name.encode() for part in query.split(b"&"))
+
+
+def argument(request: BoundedRequest, name: str) -> str:
+    """Its last value, empty for none."""
+    values = request.args.get(name.encode(), [])
+    return values[-1].decode("utf-8", "replace") if values else ""
+
+
+def flag(request: BoundedRequest, name: str, default: bool) -> bool:
+    """true or false; named without a value it is true.
+
+    Raises:
+        RequestError: INVALID.
+    """
+    text = argument(request, name).lower()
+    if not text:
+        return default or has(request, name)
+    if text in ("true", "1", "yes"):
+        return True
+    if text in ("false", "0", "no"):
+        return False
+    raise RequestError(RequestFault.INVALID, f"{name} must be true or false, not {text!r}")
+
+
+def number(request: BoundedRequest, name: str, default: int, most: int, least: int = 1) -> int:
+    """A whole number from ``least`` to ``most``.
+
+    Raises:
+        RequestError: INVALID.
+    """
+    text = argument(request, name)
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and least <= int(text) <= most):
+        raise RequestError(
+            RequestFault.INVALID, f"{name} must be a number from {least} to {most}, not {text!r}"
+        )
+    return int(text)
+
+
+def seconds(request: BoundedRequest, name: str) -> int:
+    """Whole seconds, written as a number or as a duration such as ``1h``; 0 where it is not written.
+
+    Raises:
+        RequestError: INVALID.
+    """
+    text = argument(request, name)
+    if not text:
+        return 0
+    try:
+        return round(parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text))
+    except ValueError as error:
+        raise RequestError(RequestFault.INVALID, f"{name} {error}") from error

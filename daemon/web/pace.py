@@ -1,0 +1,41 @@
+"""Holds a stream while its client does not read (IPushProducer)."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+
+@implementer(IPushProducer)
+class Pace:
+    """Registered as the producer of a request whose body is written bit by bit.
+
+    Attributes:
+        stopped: the client has gone.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._waiter: Deferred[None] | None = None
+
+    def pauseProducing(self) -> None:
+        """The client's buffer is full."""
+        if self._waiter is None:
+            self._waiter = Deferred()
+
+    def resumeProducing(self) -> None:
+        """The client reads again."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            waiter.callback(None)
+
+    def stopProducing(self) -> None:
+        """The client has gone."""
+        self.stopped = True
+        self.resumeProducing()
+
+    async def ready(self) -> None:
+        """Waits until the client reads."""
+        if self._waiter is not None:
+            await self._waiter
