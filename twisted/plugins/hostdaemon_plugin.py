@@ -15,3 +15,10 @@ hostagent = ServiceMaker(
     "The bundled agent: heartbeats to a hostdaemon and a small HTTP page of its own.",
     "hostagent",
 )
+
+hostmanager = ServiceMaker(
+    "hostmanager",
+    "daemon.manager.tap",
+    "The reference Manager: daemons register and report over gRPC, operators look and operate over HTTP.",
+    "hostmanager",
+)
