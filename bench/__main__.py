@@ -9,13 +9,21 @@ from collections.abc import Callable
 
 from bench import (
     collectors,
+    health_pass,
+    health_stalls,
     heartbeat_post,
     heartbeat_socket,
     idle_cpu,
+    idle_health,
     kill_1,
     kill_50,
     launch,
+    log_rotation,
+    manager_nodes,
+    rpc_list_agents,
     rss,
+    rss_rings,
+    sampling,
     storm,
 )
 from bench.machine import machine
@@ -27,10 +35,18 @@ MEASURES: dict[str, Callable[[bool], Row]] = {
     "storm": storm.measure,
     "launch": launch.measure,
     "idle_cpu": idle_cpu.measure,
+    "idle_health": idle_health.measure,
     "rss": rss.measure,
+    "rss_rings": rss_rings.measure,
+    "health_pass": health_pass.measure,
+    "health_stalls": health_stalls.measure,
+    "sampling": sampling.measure,
+    "log_rotation": log_rotation.measure,
     "heartbeat_socket": heartbeat_socket.measure,
     "heartbeat_post": heartbeat_post.measure,
+    "rpc_list_agents": rpc_list_agents.measure,
     "collectors": collectors.measure,
+    "manager_nodes": manager_nodes.measure,
 }
 
 

@@ -26,6 +26,7 @@ FLOORS = ROOT / "bench" / "floors"
 BASH = "/bin/bash"
 SCRIPT = 'echo "$EPOCHREALTIME $1 $$" >>"$2"; read -r _ <>"$3"'
 PATIENCE_S = 60.0
+HEALTH_OFF = "{heartbeat_timeout: 0, cpu_threshold: 0, memory_threshold: 0}"
 
 
 class Mark(NamedTuple):
@@ -175,13 +176,22 @@ class Lab:
         )
 
     def ours(
-        self, name: str = "ours", *, agents: int, http_port: int = 0, collectors: bool = False,
-        metered: bool = False,
+        self, name: str = "ours", *, agents: int, http_port: int = 0, grpc_port: int = 0,
+        collectors: bool = False, metered: bool = False, health: str = HEALTH_OFF, rest: str = "",
+        before: Callable[[Path], None] = lambda work_dir: None,
     ) -> Server:
-        """Starts the daemon with agents that restart at once, health off."""
+        """Starts the daemon with agents that restart at once.
+
+        Args:
+            health: the defaults of ``health_check``; off where nothing is said.
+            rest: further sections of the configuration.
+            before: puts things into the work_dir first.
+        """
         directory = self._fresh(name)
         config = directory / "daemon.yaml"
-        config.write_text(self._config(directory, agents, http_port, collectors), encoding="utf-8")
+        text = self._config(directory, agents, http_port, grpc_port, collectors, health) + rest
+        config.write_text(text, encoding="utf-8")
+        before(directory / "w")
         if metered:
             command = [self._twistd, "-n", "--pidfile=", "-y", str(ROOT / "bench" / "metered.tac")]
         else:
@@ -191,13 +201,15 @@ class Lab:
             BENCH_STALLS=str(directory / "stalls") if metered else "",
         )
 
-    def _config(self, directory: Path, agents: int, http_port: int, collectors: bool) -> str:
+    def _config(
+        self, directory: Path, agents: int, http_port: int, grpc_port: int, collectors: bool, health: str
+    ) -> str:
         lines = [
             "daemon:",
             f"  {{work_dir: {directory}/w, log_file: {directory}/log, log_format: text, pid_file: '',",
-            f"   http_port: {http_port}}}",
+            f"   http_port: {http_port}, grpc_port: {grpc_port}}}",
             "agent_defaults:",
-            "  health_check: {heartbeat_timeout: 0, cpu_threshold: 0, memory_threshold: 0}",
+            f"  health_check: {health}",
             "  restart: {backoff_base: 0s, max_retries: 0, max_restarts_per_hour: 0}",
         ]
         if not collectors:
