@@ -22,7 +22,6 @@ from daemon.aio.reactor import DescriptorReactor
 log = Logger()
 
 IN_MODIFY = 0x2
-IN_ATTRIB = 0x4
 IN_CLOSE_WRITE = 0x8
 IN_MOVED_FROM = 0x40
 IN_MOVED_TO = 0x80
@@ -30,13 +29,16 @@ IN_CREATE = 0x100
 IN_DELETE = 0x200
 IN_DELETE_SELF = 0x400
 IN_MOVE_SELF = 0x800
+IN_UNMOUNT = 0x2000
 IN_Q_OVERFLOW = 0x4000
 IN_IGNORED = 0x8000
 IN_ONLYDIR = 0x0100_0000
-IN_ONESHOT = 0x8000_0000
+IN_MASK_ADD = 0x2000_0000
 
-ONCE = IN_MODIFY | IN_DELETE_SELF | IN_MOVE_SELF
-ENTRIES = IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF
+GONE = IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT | IN_Q_OVERFLOW
+ONCE = IN_MODIFY | GONE
+ENTRIES = IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | GONE
+TELLABLE = 0xFFF  # the events one may ask for; the others come by themselves
 READ_BYTES = 64 * 1024
 _HEAD = struct.Struct("=iIII")  # inotify(7): wd, mask, cookie, length of the name
 
@@ -48,6 +50,8 @@ class Notifier(Protocol):
 
     def once(self, path: Path, call: Callable[[], None]) -> TakeBack:
         """Calls once when the file is next written to, truncated, deleted or renamed; then the watch is gone.
+
+        Of a directory only its own end or renaming is told, not what happens in it.
 
         Returns:
             takes the watch back; harmless after the call.
@@ -68,6 +72,18 @@ class Notifier(Protocol):
         ...
 
 
+class _Caller:
+    """Somebody who waits for events of one inode."""
+
+    __slots__ = ("call", "live", "mask", "once")
+
+    def __init__(self, mask: int, call: Callable[[str], None], *, once: bool) -> None:
+        self.mask = mask
+        self.call = call
+        self.once = once
+        self.live = True
+
+
 class InotifyNotifier:
     """inotify on the reactor; its descriptor is opened with the first watch.
 
@@ -79,24 +95,23 @@ class InotifyNotifier:
         self._reactor = reactor
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._fd = -1
-        # A wd belongs to an inode: several watchers of one file share it.
-        self._calls: dict[int, dict[object, Callable[[str], None]]] = {}
-        self._once: set[int] = set()
+        # A wd belongs to an inode: all who watch it share one, with the events of each.
+        self._callers: dict[int, list[_Caller]] = {}
 
     def once(self, path: Path, call: Callable[[], None]) -> TakeBack:
         """See Notifier."""
-        wd = self._add(path, ONCE)
-        self._once.add(wd)
-        return self._keep(wd, lambda _name: call())
+        mask = GONE if path.is_dir() else ONCE  # a directory's IN_MODIFY tells of every write in it
+        return self._watch(path, mask, _Caller(mask, lambda _name: call(), once=True))
 
     def entries(self, path: Path, call: Callable[[str], None]) -> TakeBack:
         """See Notifier."""
-        return self._keep(self._add(path, ENTRIES | IN_ONLYDIR), call)
+        return self._watch(path, ENTRIES | IN_ONLYDIR, _Caller(ENTRIES, call, once=False))
 
     def stop(self) -> None:
         """Gives every watch back."""
-        self._calls.clear()
-        self._once.clear()
+        for caller in (caller for callers in self._callers.values() for caller in callers):
+            caller.live = False
+        self._callers.clear()
         if self._fd >= 0:
             self._reactor.removeReader(self)
             os.close(self._fd)
@@ -104,38 +119,36 @@ class InotifyNotifier:
 
     @property
     def watches(self) -> int:
-        """Watches held."""
-        return len(self._calls)
+        """Files and directories under watch."""
+        return len(self._callers)
 
-    def _add(self, path: Path, mask: int) -> int:
+    def _watch(self, path: Path, mask: int, caller: _Caller) -> TakeBack:
         if self._fd < 0:
             fd = self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
             if fd < 0:
                 raise _os_error(path)
             self._fd = fd
             self._reactor.addReader(self)
-        wd: int = self._libc.inotify_add_watch(self._fd, os.fsencode(path), ctypes.c_uint32(mask))
+        asked = (mask & (TELLABLE | IN_ONLYDIR)) | IN_MASK_ADD
+        wd: int = self._libc.inotify_add_watch(self._fd, os.fsencode(path), ctypes.c_uint32(asked))
         if wd < 0:
             raise _os_error(path)
-        return wd
-
-    def _keep(self, wd: int, call: Callable[[str], None]) -> TakeBack:
-        token = object()
-        self._calls.setdefault(wd, {})[token] = call
+        self._callers.setdefault(wd, []).append(caller)
 
         def take_back() -> None:
-            calls = self._calls.get(wd)
-            if calls is None or calls.pop(token, None) is None or calls:
-                return
-            self._drop(wd)
-            if self._fd >= 0:
-                self._libc.inotify_rm_watch(self._fd, wd)  # fails when it is gone already: as wanted
+            if caller.live:
+                caller.live = False
+                self._leave(wd, [caller])
 
         return take_back
 
-    def _drop(self, wd: int) -> dict[object, Callable[[str], None]]:
-        self._once.discard(wd)
-        return self._calls.pop(wd, {})
+    def _leave(self, wd: int, leaving: list[_Caller]) -> None:
+        """These watch no longer; the last one's watch is given back."""
+        left = [caller for caller in self._callers.get(wd, ()) if caller not in leaving]
+        if left:
+            self._callers[wd] = left
+        elif self._callers.pop(wd, None) is not None:
+            self._libc.inotify_rm_watch(self._fd, wd)  # fails when it is gone already: as wanted
 
     # IReadDescriptor
     def fileno(self) -> int:
@@ -165,19 +178,27 @@ class InotifyNotifier:
 
     def _event(self, wd: int, mask: int, name: str) -> None:
         if mask & IN_Q_OVERFLOW:
-            for each in tuple(self._calls):
-                self._tell(each, "")
+            for each in tuple(self._callers):
+                self._tell(each, IN_Q_OVERFLOW, "")
         elif mask & IN_IGNORED:
-            self._drop(wd)
+            for caller in self._callers.pop(wd, ()):
+                caller.live = False
         else:
-            self._tell(wd, name)
+            self._tell(wd, mask, name)
 
-    def _tell(self, wd: int, name: str) -> None:
-        # A one-shot watch ends with its event: whoever is called may already set the next one on that inode.
-        calls = self._drop(wd) if wd in self._once else self._calls.get(wd, {})
-        for call in tuple(calls.values()):
+    def _tell(self, wd: int, mask: int, name: str) -> None:
+        told = [caller for caller in self._callers.get(wd, ()) if caller.mask & mask]
+        # Before anybody is called: whoever is may set the next watch on that inode.
+        once = [caller for caller in told if caller.once]
+        if once:
+            self._leave(wd, once)
+        fd = self._fd
+        for caller in told:
+            if not caller.live or self._fd != fd:  # taken back, or all of it stopped, by one called before it
+                continue
+            caller.live = not caller.once
             try:
-                call(name)
+                caller.call(name)
             except Exception:  # noqa: BLE001 - logged; one watcher's fault is not the next one's
                 log.failure("a watcher of files failed")
 

@@ -158,7 +158,8 @@ class ConfigWatch(Service):
             if not fresh:
                 break
         else:
-            sight = None  # it moves faster than we look; the next event looks again
+            sight = None  # the way to it changes faster than we look
+            self._retry_later()
         await self._watch_or_poll(unwatched)
         if sight is not None:
             await self._take(sight)

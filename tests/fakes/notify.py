@@ -1,4 +1,4 @@
-"""A Notifier that tells what a test says happened."""
+"""A Notifier that tells what a test says happened; verified against the real one by one contract."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+class _Caller:
+    def __init__(self, call: Callable[[str], None], *, once: bool) -> None:
+        self.call = call
+        self.once = once
+        self.live = True
+
+
 class FakeNotifier:
-    """Watches by path; ``touch`` plays the kernel.
+    """Watches by path; ``touch`` and ``vanish`` play the kernel.
 
     Attributes:
         refused: when set, no watch is to be had.
@@ -16,37 +23,62 @@ class FakeNotifier:
 
     def __init__(self) -> None:
         self.refused = False
-        self._once: dict[Path, dict[object, Callable[[], None]]] = {}
-        self._entries: dict[Path, dict[object, Callable[[str], None]]] = {}
+        self._callers: dict[Path, list[_Caller]] = {}
 
     def once(self, path: Path, call: Callable[[], None]) -> Callable[[], None]:
         """See daemon.aio.notify.Notifier."""
-        self._check(path)
-        token = object()
-        self._once.setdefault(path, {})[token] = call
-        return lambda: self._once.get(path, {}).pop(token, None) and None
+        return self._watch(path, _Caller(lambda _name: call(), once=True))
 
     def entries(self, path: Path, call: Callable[[str], None]) -> Callable[[], None]:
         """See daemon.aio.notify.Notifier."""
-        self._check(path)
-        token = object()
-        self._entries.setdefault(path, {})[token] = call
-        return lambda: self._entries.get(path, {}).pop(token, None) and None
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(path))
+        return self._watch(path, _Caller(call, once=False))
 
-    def _check(self, path: Path) -> None:
+    def _watch(self, path: Path, caller: _Caller) -> Callable[[], None]:
         if self.refused:
             raise OSError(errno.ENOSPC, "no inotify watch is left", str(path))
         if not path.exists():
             raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+        self._callers.setdefault(path, []).append(caller)
+
+        def take_back() -> None:
+            caller.live = False
+            self._sweep(path)
+
+        return take_back
+
+    def _sweep(self, path: Path) -> None:
+        left = [caller for caller in self._callers.get(path, ()) if caller.live]
+        if left:
+            self._callers[path] = left
+        else:
+            self._callers.pop(path, None)
 
     @property
     def watches(self) -> int:
-        """Watches held."""
-        return sum(map(len, self._once.values())) + sum(map(len, self._entries.values()))
+        """Files and directories under watch."""
+        return len(self._callers)
 
     def touch(self, path: Path) -> None:
-        """The file was written to, or an entry of its directory changed."""
-        for call in tuple(self._once.pop(path, {}).values()):
-            call()
-        for call in tuple(self._entries.get(path.parent, {}).values()):
-            call(path.name)
+        """The file was written to, and with it an entry of its directory."""
+        self._tell(path, "", [c for c in self._callers.get(path, ()) if c.once])
+        self._tell(path.parent, path.name, [c for c in self._callers.get(path.parent, ()) if not c.once])
+
+    def vanish(self, path: Path) -> None:
+        """The file or directory was deleted."""
+        callers = self._callers.pop(path, [])
+        self._tell(path, "", callers)
+        for caller in callers:
+            caller.live = False
+        self._tell(path.parent, path.name, [c for c in self._callers.get(path.parent, ()) if not c.once])
+
+    def _tell(self, path: Path, name: str, told: list[_Caller]) -> None:
+        once = [caller for caller in told if caller.once]
+        if path in self._callers:  # before anybody is called, who may set the next watch
+            self._callers[path] = [caller for caller in self._callers[path] if caller not in once]
+            self._sweep(path)
+        for caller in told:
+            if caller.live:
+                caller.live = not caller.once
+                caller.call(name)

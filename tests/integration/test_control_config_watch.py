@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from daemon.aio.notify import InotifyNotifier
 from daemon.aio.threads import ThreadLanes
 from daemon.config.load import load
-from daemon.control.config_manager import ConfigManager
 from daemon.control.config_file import places_of
+from daemon.control.config_manager import ConfigManager
 from daemon.control.config_watch import LOOK_EVERY_S, ConfigWatch
 from tests.fakes.directory import FakeEvents
 from tests.fakes.notify import FakeNotifier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -32,6 +33,9 @@ class Contract:
         raise NotImplementedError
 
     async def change(self, path: Path) -> None:
+        raise NotImplementedError
+
+    async def delete(self, path: Path) -> None:
         raise NotImplementedError
 
     async def test_once_is_told_once(self: Any) -> None:
@@ -75,6 +79,64 @@ class Contract:
             self.notifier.once(self.root / "nothing", lambda: None)
         with self.assertRaises(FileNotFoundError):
             self.notifier.entries(self.root / "nothing", lambda name: None)
+        with self.assertRaises(NotADirectoryError):
+            self.notifier.entries(self.file, lambda name: None)
+        self.assertEqual(self.notifier.watches, 0)
+
+    async def test_a_deleted_file_ends_its_watch_alone(self: Any) -> None:
+        other = self.root / "other"
+        other.write_text("")
+        self.notifier.once(self.file, lambda: self.told.append("log"))
+        self.notifier.once(other, lambda: self.told.append("other"))
+        await self.delete(self.file)
+        self.assertEqual(self.told, ["log"])
+        await self.change(other)
+        self.assertEqual((self.told, self.notifier.watches), (["log", "other"], 0))
+
+    async def test_a_directory_that_goes_says_so_without_a_name(self: Any) -> None:
+        folder = self.root / "d"
+        folder.mkdir()
+        take_back = self.notifier.entries(folder, self.told.append)
+        await self.delete(folder)
+        self.assertEqual((self.told, self.notifier.watches), ([""], 0))
+        take_back()
+
+    async def test_both_kinds_on_one_directory_live_and_end_apart(self: Any) -> None:
+        folder = self.root / "d"
+        folder.mkdir()
+        for number in range(2):  # whichever came first
+            self.told.clear()
+            make = [lambda: self.notifier.once(folder, lambda: self.told.append("gone")),
+                    lambda: self.notifier.entries(folder, self.told.append)]
+            first, second = make[number](), make[1 - number]()
+            self.assertEqual(self.notifier.watches, 1)
+            await self.change(folder / "a")
+            self.assertEqual(set(self.told), {"a"})  # a write to a file in it is no change of the directory
+            (second, first)[number]()  # the one for entries
+            await self.change(folder / "b")
+            self.assertEqual((set(self.told), self.notifier.watches), ({"a"}, 1))
+            (first, second)[number]()
+            self.assertEqual(self.notifier.watches, 0)
+        self.notifier.once(folder, lambda: self.told.append("gone"))
+        self.notifier.entries(folder, self.told.append)
+        (folder / "a").unlink()
+        (folder / "b").unlink()
+        self.told.clear()
+        await self.delete(folder)
+        self.assertEqual(sorted(set(self.told) - {"a", "b"}), ["", "gone"])
+        self.assertEqual(self.notifier.watches, 0)
+
+    async def test_whoever_is_called_first_may_silence_the_next(self: Any) -> None:
+        take_backs: list[Any] = []
+
+        def first() -> None:
+            self.told.append("first")
+            take_backs[0]()
+
+        self.notifier.once(self.file, first)
+        take_backs.append(self.notifier.once(self.file, lambda: self.told.append("second")))
+        await self.change(self.file)
+        self.assertEqual((self.told, self.notifier.watches), (["first"], 0))
 
 
 class Inotify(Contract, TestCase):
@@ -88,25 +150,46 @@ class Inotify(Contract, TestCase):
             file.write("x")
         await deferLater(reactor, 0.02)
 
-    async def test_a_deleted_or_renamed_file_ends_its_watch_alone(self) -> None:
-        other = self.root / "other"
-        other.write_text("")
-        self.notifier.once(self.file, lambda: self.told.append("log"))
-        self.notifier.once(other, lambda: self.told.append("other"))
-        self.file.unlink()
+    async def delete(self, path: Path) -> None:
+        path.rmdir() if path.is_dir() else path.unlink()
         await deferLater(reactor, 0.02)
-        self.assertEqual(self.told, ["log"])
-        await self.change(other)
-        self.assertEqual(self.told, ["log", "other"])
 
-    async def test_a_directory_that_goes_says_so_without_a_name(self) -> None:
+    async def test_a_renamed_file_is_told_and_a_renamed_directory_has_no_name(self) -> None:
         folder = self.root / "d"
         folder.mkdir()
-        self.notifier.entries(folder, self.told.append)
-        folder.rmdir()
+        self.notifier.once(self.file, lambda: self.told.append("log"))
+        take_back = self.notifier.entries(folder, self.told.append)
+        self.file.rename(self.root / "log.1")
+        folder.rename(self.root / "e")
         await deferLater(reactor, 0.02)
-        self.assertIn("", self.told)
+        self.assertEqual(self.told, ["log", ""])
+        take_back()
         self.assertEqual(self.notifier.watches, 0)
+
+    async def test_lost_events_are_told_to_everybody(self) -> None:
+        limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+        if limit > 20_000:
+            self.skipTest("the queue of this host is too long to fill quickly")
+        take_back = self.notifier.entries(self.root, self.told.append)
+        for number in range(limit + 10):  # an event each, and the reactor reads none meanwhile
+            os.close(os.open(self.root / f"{number % 2}", os.O_CREAT | os.O_WRONLY))
+        await deferLater(reactor, 0.1)
+        self.assertIn("", self.told)
+        take_back()
+
+    async def test_a_stop_from_within_a_call_ends_all(self) -> None:
+        self.notifier.once(self.file, self.notifier.stop)
+        self.notifier.once(self.file, lambda: self.told.append("x"))
+        await self.change(self.file)
+        self.assertEqual((self.told, self.notifier.watches), ([], 0))
+
+    async def test_a_thousand_watches_leave_nothing(self) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(1000):
+            self.notifier.once(self.file, lambda: None)()
+        self.assertEqual(self.notifier.watches, 0)
+        self.notifier.stop()
+        self.assertLessEqual(len(os.listdir("/proc/self/fd")), before)
 
     async def test_a_watcher_that_fails_hurts_no_other(self) -> None:
         self.notifier.once(self.file, lambda: 1 / 0)
@@ -129,3 +212,7 @@ class Fake(Contract, TestCase):
     async def change(self, path: Path) -> None:
         path.touch()
         self.notifier.touch(path)
+
+    async def delete(self, path: Path) -> None:
+        path.rmdir() if path.is_dir() else path.unlink()
+        self.notifier.vanish(path)

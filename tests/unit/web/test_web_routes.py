@@ -77,7 +77,10 @@ class ViewsTest(RigCase):
         self.assertEqual(set(body["config"]), {"path", "loaded_at", "ok", "error", "needs_restart"})
         self.assertEqual(
             set(body["manager"]),
-            {"address", "connected", "since", "last_error", "queued", "delivered", "dropped"},
+            {
+                "address", "connected", "since", "last_error", "queued", "delivered", "dropped",
+                "refused", "registered_at",
+            },
         )
         self.assertEqual(body["daemon_version"], __version__)
         self.assertEqual(body["labels"], {"rack": "7"})
