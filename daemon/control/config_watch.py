@@ -101,8 +101,8 @@ class ConfigWatch(Service):
 
     def _event(self, directory: Path, name: str) -> None:
         """An entry of a directory changed; without a name the directory itself, or events were lost."""
-        if not name:
-            self._disarm([key for key in self._watches if key[0] == directory])
+        if not name:  # what went below it went with it, and its watches look at what has moved away
+            self._disarm([key for key in self._watches if key[0].is_relative_to(directory)])
         elif name not in self._places.names.get(directory, ()):
             return
         now_s = self._clock.seconds()

@@ -102,6 +102,12 @@ class MemoryDatabase:
         done, run = self.held.pop(0)
         execute(run).chainDeferred(done)
 
+    def release(self) -> None:
+        """All that is held is carried out, and from now on nothing is held."""
+        held, self.held = self.held or [], None
+        for done, run in held:
+            execute(run).chainDeferred(done)
+
 
 class FakeDaemons:
     """Daemons that answer operations as a test says.

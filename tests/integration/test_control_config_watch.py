@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.task import Clock, deferLater
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
 
 from daemon.aio.notify import InotifyNotifier
 from daemon.aio.threads import ThreadLanes
 from daemon.config.load import load
-from daemon.control.config_file import places_of
 from daemon.control.config_manager import ConfigManager
-from daemon.control.config_watch import LOOK_EVERY_S, ConfigWatch
+from daemon.control.config_watch import PATIENCE_S, QUIET_S, ConfigWatch
 from tests.fakes.directory import FakeEvents
-from tests.fakes.notify import FakeNotifier
 from tests.fakes.supervised import FakeAlerts
-from tests.fakes.threads import InlineThreads
 
 
 def text(name: str, root: Path) -> str:
@@ -49,8 +47,10 @@ class Watching(TestCase):
         )
         self.watcher = ConfigWatch(reactor, self.notifier, self.threads, self.manager)
         self.watcher.startService()
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.end()))
+        await self.until(lambda: self.watcher.watched)
 
-    async def tearDown(self) -> None:
+    async def end(self) -> None:
         await self.watcher.stopService()
         self.assertEqual(self.notifier.watches, 0)
         self.notifier.stop()
@@ -129,50 +129,82 @@ class Watching(TestCase):
         new.mkdir()
         (new / "daemon.yaml").write_text(text("v1", self.root))
         new.rename(self.conf)
-        await self.until(lambda: self.notifier.watches)
         await self.named("v1")
 
-    async def test_many_changes_leave_as_many_watches_as_before(self) -> None:
+    async def test_a_directory_further_up_that_is_replaced_is_noticed(self) -> None:
+        deep = self.root / "a" / "b"
+        deep.mkdir(parents=True)
+        self.path = deep / "daemon.yaml"
+        self.path.write_text(text("v0", self.root))
+        await self.watch()
+        (self.root / "a").rename(self.root / "old")
+        (self.root / "new" / "b").mkdir(parents=True)
+        (self.root / "new" / "b" / "daemon.yaml").write_text(text("v1", self.root))
+        (self.root / "new").rename(self.root / "a")
+        await self.named("v1")
+        self.path.write_text(text("v2", self.root))
+        await self.named("v2")
+
+    async def test_a_chain_of_absolute_links_as_alternatives_make_it(self) -> None:
+        for version in ("v0", "v1"):
+            (self.root / version).mkdir()
+            (self.root / version / "daemon.yaml").write_text(text(version, self.root))
+        alternatives = self.root / "alternatives"
+        alternatives.mkdir()
+        (alternatives / "daemon.yaml").symlink_to(self.root / "v0" / "daemon.yaml")
+        self.path.unlink()
+        self.path.symlink_to(alternatives / "daemon.yaml")
+        await self.watch()
+        (alternatives / "next").symlink_to(self.root / "v1" / "daemon.yaml")
+        (alternatives / "next").rename(alternatives / "daemon.yaml")
+        await self.named("v1")
+        (self.root / "v1" / "daemon.yaml").write_text(text("v2", self.root))
+        await self.named("v2")
+        (self.root / "v0" / "daemon.yaml").write_text(text("v3", self.root))  # no longer on the way
+        (self.root / "elsewhere.yaml").write_text(text("v4", self.root))
+        self.path.unlink()
+        self.path.symlink_to(self.root / "elsewhere.yaml")
+        await self.named("v4")
+
+    async def test_a_new_file_that_is_written_slowly_is_taken_when_it_is_whole(self) -> None:
+        await self.watch()
+        whole = text("v1", self.root)
+        self.path.unlink()
+        with open(self.path, "w") as file:  # its beginning is an event
+            file.write("daemon: {}\n")  # good by itself, and it would end every agent
+            file.flush()
+            await deferLater(reactor, 0.6)
+            self.assertEqual(self.manager.in_force.agents[0].name, "v0")
+            file.seek(0)
+            file.write(whole)
+        await self.named("v1")
+        self.assertEqual(self.manager.state().failures_total, 0)
+
+    async def test_a_work_dir_beside_the_file_wakes_nothing(self) -> None:
+        await self.watch()
+        work = self.conf / "w"
+        work.mkdir()
+        for number in range(20):
+            (work / f"{number}").write_text("x")
+            (self.conf / ".state.tmp").write_text("x")
+            (self.conf / ".state.tmp").rename(self.conf / "state.json")
+        await deferLater(reactor, 0.4)
+        self.assertEqual(self.manager.state().reloads_total, 0)
+
+    async def test_fifty_reloads_leave_as_many_watches_timers_and_descriptors_as_before(self) -> None:
         await self.watch()
         self.path.write_text(text("first", self.root))
         await self.named("first")
         watched, held = self.watcher.watched, len(os.listdir("/proc/self/fd"))
-        for number in range(10):
-            self.path.write_text(text(f"v{number}", self.root))
-            await self.named(f"v{number}")
+        for number in range(50):
+            new = self.conf / "new"
+            new.write_text(text(f"v{number}", self.root))
+            new.replace(self.path)
+            await self.manager.reload()
+            self.assertEqual(self.manager.in_force.agents[0].name, f"v{number}")
+        await deferLater(reactor, PATIENCE_S + QUIET_S)
         self.assertEqual(self.watcher.watched, watched)
+        self.assertEqual(self.notifier.watches, len(watched))
         self.assertLessEqual(len(os.listdir("/proc/self/fd")), held)
-
-
-class Fallback(SynchronousTestCase):
-    def test_without_watches_it_is_looked_at_every_30_seconds(self) -> None:
-        root = Path(tempfile.mkdtemp())
-        self.addCleanup(shutil.rmtree, root)
-        path = root / "daemon.yaml"
-        path.write_text(text("v0", root))
-        clock = Clock()
-        threads = InlineThreads(clock)
-        manager = ConfigManager(load(path), load, threads, lambda: 1.0, FakeEvents(), FakeAlerts(), root / "k")
-        notifier = FakeNotifier()
-        notifier.refused = True
-        watcher = ConfigWatch(clock, notifier, threads, manager)
-        watcher.startService()
-        path.write_text(text("v1", root))
-        clock.advance(LOOK_EVERY_S + 1)
-        self.assertEqual(manager.in_force.agents[0].name, "v1")
-        self.successResultOf(watcher.stopService())
-        self.assertEqual(clock.getDelayedCalls(), [])
-
-
-def test_the_places_a_path_leads_through(tmp_path: Path) -> None:
-    root = tmp_path.resolve()
-    (root / "real").mkdir()
-    (root / "real" / "c.yaml").write_text("x")
-    (root / "link").symlink_to("real")
-    (root / "abs").symlink_to(root / "link" / "c.yaml")
-    assert places_of(root / "real" / "c.yaml").names[root / "real"] == {"c.yaml"}
-    found = places_of(root / "abs").names
-    assert found[root] == {"abs", "link"} and found[root / "real"] == {"c.yaml"}
-    (root / "loop").symlink_to("loop")
-    assert places_of(root / "loop").names[root] == {"loop"}
-    assert places_of(root / "nowhere" / "c.yaml").names == {root: {"nowhere"}}
+        timers = [call for call in reactor.getDelayedCalls() if "config" in str(call.func)]
+        self.assertEqual(timers, [])

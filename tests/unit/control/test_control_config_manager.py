@@ -8,15 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from daemon import faults
-from daemon.config.diff import diff
-from daemon.config.in_force import in_force
-from daemon.config.load import load
+from daemon.config.load import LoadedConfig, load
 from daemon.config.schema import Config
 from daemon.control.config_manager import LANE, READ_DEADLINE_S, ConfigManager, ReloadResult, Step, keep_copy
 from daemon.errors import ConfigLoadError, ConfigValidateError, StorageError
@@ -152,6 +149,90 @@ class Reloading(ManagerCase):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual([name for name, *_ in self.applied], ["z"])
 
+    def test_a_step_that_failed_is_offered_the_same_file_again(self) -> None:
+        fails = True
+        taken: list[tuple[str, str]] = []
+
+        def flaky(old: Config, new: Config) -> None:
+            if fails:
+                raise StorageError("the disk is full; make room")
+            taken.append((old.agents[0].name, new.agents[0].name))
+
+        self.manager.applied_by([Step(name="x", apply=self.step("x")), Step(name="flaky", apply=flaky)])
+        self.write(a=", name: n")
+        self.reload()
+        fails = False
+        self.assertEqual(self.reload().changes, ())
+        self.assertTrue(self.reload().unchanged)
+        self.assertEqual(taken, [("", "n")])
+        self.assertEqual([name for name, *_ in self.applied], ["x"])
+
+    def test_an_unchanged_file_says_so(self) -> None:
+        self.assertTrue(self.reload(dry_run=True).unchanged)
+        self.assertTrue(self.reload().unchanged)
+        self.write(a=", name: n")
+        self.assertFalse(self.reload(dry_run=True).unchanged)
+        self.assertFalse(self.reload().unchanged)
+
+    def test_times_of_the_last_load_and_of_the_last_attempt(self) -> None:
+        self.clock.advance(10)
+        self.path.write_text("agents: [")
+        self.failureResultOf(self.manager.reload(), ConfigLoadError)
+        state = self.manager.state()
+        self.assertEqual((state.loaded_at, state.last_attempt_at), (5.0, 15.0))
+
+    def test_a_new_work_dir_waits_whole_for_the_restart(self) -> None:
+        agent = (", args: ['{work_dir}/x'], version_command: ['{binary_path}', '{work_dir}'], "
+                 "health_check: {command: [/bin/true, '{work_dir}/y']}")
+        self.write(a=agent, b=f", work_dir: {self.root}/own, socket_path: {self.root}/own.sock")
+        self.reload()
+        before = self.manager.in_force
+        here = f"{self.root}/w/agents/a"
+        self.assertEqual((before.agents[0].args, before.agents[0].work_dir), ((f"{here}/x",), here))
+        text = self.path.read_text()
+        self.path.write_text(text.replace(f"{self.root}/w,", f"{self.root}/elsewhere,"))
+        result = self.reload()
+        self.assertEqual({c.effect.value for c in result.changes}, {"restart_daemon"})
+        self.assertIn("daemon.work_dir", self.manager.state().needs_restart)
+        self.assertEqual(self.manager.in_force, before)
+        self.path.write_text(text)
+        self.assertEqual(self.reload().changes, ())
+
+    def test_sockets_of_agents_that_follow_the_daemons_wait_with_it(self) -> None:
+        text = self.path.read_text()
+        self.path.write_text(text.replace("http_port", f"socket_path: {self.root}/s.sock, http_port"))
+        self.assertEqual([c.key for c in self.reload().changes], ["daemon.socket_path"])
+        self.assertEqual(self.manager.in_force.agents[0].socket_path, f"{self.root}/w/run/heartbeat.sock")
+
+    def test_who_asked_is_in_the_event(self) -> None:
+        gate: Deferred[None] = Deferred()
+        self.manager.applied_by([Step(name="slow", apply=lambda _old, _new: gate)])
+        self.write(a=", name: x")
+        self.manager.reload(reason="SIGHUP")
+        self.write(a=", name: y")
+        self.manager.reload(peer="uid 0")
+        self.manager.reload(reason="file changed")
+        gate.callback(None)
+        self.assertEqual([(e.data["reason"], e.data["peer"]) for e in self.events.published],
+                         [("SIGHUP", ""), ("api, file changed", "uid 0")])
+
+    def test_a_fault_of_ours_reaches_whoever_waits_and_the_log_where_nobody_does(self) -> None:
+        def broken(_path: Path) -> LoadedConfig:
+            raise ZeroDivisionError
+
+        manager = ConfigManager(
+            load(self.path), broken, self.threads, lambda: 1.0, self.events, self.alerts, self.keep
+        )
+        self.failureResultOf(manager.reload(), ZeroDivisionError)
+        self.successResultOf(manager.hang_up())
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.threads.hang(LANE)
+        left = manager.reload()
+        left.cancel()
+        self.failureResultOf(left)
+        self.threads.release(LANE)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
     def test_reloads_wait_for_each_other_and_run_once_for_all_that_wait(self) -> None:
         gate: Deferred[None] = Deferred()
         runs: list[Config] = []
@@ -208,31 +289,3 @@ class LastGood(ManagerCase):
     def test_a_file_that_changed_again_is_not_kept(self) -> None:
         self.assertFalse(keep_copy(self.path, "0" * 64, self.keep))
         self.assertFalse(self.keep.exists())
-
-
-def test_after_a_reload_nothing_is_left_to_change(tmp_path: Path) -> None:
-    hypothesis = pytest.importorskip("hypothesis")
-    st = hypothesis.strategies
-    path = tmp_path / "c.yaml"
-    keys = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), st.sampled_from(
-        ["", ", name: x", ", args: [y]", ", enabled: false", ", health_check: {interval: 7s}",
-         ", health_check: {http_endpoint: 'https://x/'}", ", env: {A: b}"]), max_size=4)
-    ports = st.sampled_from([0, 1, 2])
-
-    def made(port: int, agents: dict[str, str]) -> Config:
-        text = HEAD.format(root=tmp_path, port=port).replace("agents:\n", "agents:\n" if agents else "agents: []\n")
-        path.write_text(text + "".join(AGENT.format(id=n, more=m) for n, m in agents.items()))
-        return load(path).config
-
-    @hypothesis.settings(derandomize=True, deadline=None, max_examples=80)
-    @hypothesis.given(ports, keys, ports, keys)
-    def check(port: int, agents: dict[str, str], port2: int, agents2: dict[str, str]) -> None:
-        old, new = made(port, agents), made(port2, agents2)
-        now = in_force(old, new, diff(old, new))
-        left = diff(now, new)
-        assert all(c.effect.value == "restart_daemon" for c in left)
-        assert now.daemon.http_port == port
-        assert diff(now, in_force(now, new, left)) == ()
-        assert {a.id for a in now.agents} == set(agents2)
-
-    check()

@@ -78,13 +78,7 @@ class IntakeTest(SynchronousTestCase):
         first = self.intake.submit(add(1))
         others = [self.intake.submit(add(number)) for number in (2, 1, 3)]
         self.database.let_go()
-        self.database.held = None if not self.database.held else self.database.held
-        held, self.database.held = self.database.held or [], None
-        done, run = held[0]
-        try:
-            done.callback(run())
-        except sqlite3.IntegrityError:
-            done.errback()
+        self.database.release()
         self.successResultOf(first)
         self.assertEqual(self.successResultOf(others[0]), 2)
         self.failureResultOf(others[1], sqlite3.IntegrityError)
