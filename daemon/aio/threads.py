@@ -113,7 +113,9 @@ class ThreadLanes:
         """See :class:`Threads`."""
         if self._stopping:
             return fail(LaneBusy(f"{lane}: the daemon is stopping"))
-        channel = self._lanes.setdefault(lane, _Lane(lane))
+        channel = self._lanes.get(lane)
+        if channel is None:
+            channel = self._lanes[lane] = _Lane(lane)
         if channel.overdue or len(channel.jobs) >= LANE_BACKLOG:
             return fail(LaneBusy(f"{lane}: an earlier call has not come back"))
         job = _Job(call, args, kwargs)

@@ -115,10 +115,13 @@ class Patient:
         self._rounds = self._begin_rounds()
 
     def _begin_rounds(self) -> Periodic:
+        # By the clock itself, not by the time of the start: agents of one phase and interval share their wakes
+        # also when they came at different times.
         interval_s = self.spec.health_check.interval
+        wait_s = (interval_s * self._phase - self._ward.clock.seconds()) % interval_s
         return periodic(
             self._ward.clock, interval_s, self._look, name=f"health of {self._agent.agent_id}",
-            phase_s=max(0.001, interval_s * self._phase),
+            phase_s=max(0.001, wait_s),
         )
 
     def apply(self, spec: AgentConfig) -> None:
