@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from daemon.agents.messages import restart_policy
 from daemon.agents.metadata import AgentMetadata
@@ -86,8 +86,9 @@ class AgentBook:
                 self._log_transition(old, new, reason)
 
     def _log_transition(self, old: AgentState, new: AgentState, reason: str) -> None:
-        self.log.info(
-            "agent {agent_id}: {old} -> {new}: {reason}",
+        level = LogLevel.warn if new in (AgentState.RESTARTING, AgentState.FAILED) else LogLevel.info
+        self.log.emit(
+            level, "agent {agent_id}: {old} -> {new}: {reason}",
             agent_id=self.agent_id, old=old.value, new=new.value, reason=reason,
         )
 
@@ -182,5 +183,5 @@ class AgentBook:
         """Nothing of an earlier boot lives, and the fights the agent lost then are over."""
         self.remember(
             identity=None, exits_in_a_row=0, restart_count=0, restarts_mono=(), next_try_mono=None,
-            gave_up=False, settled=False, boot_id=self._world.boot_id,
+            gave_up=False, settled=False, restarting=False, boot_id=self._world.boot_id,
         )

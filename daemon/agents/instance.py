@@ -164,11 +164,12 @@ class AgentInstance(Supervision):
         if wanted is Wanted.RUNNING and self._stop is None:
             self.board.supersede_stops(f"a {verb.value} was asked for before it began")
         done = self.board.add(verb, spawns=self._spawns)
-        if self.metadata.wanted is wanted:
+        restarting = verb is Verb.RESTART and self.pid != 0
+        if self.metadata.wanted is wanted and not restarting:
             self.reconcile()
             return done
         # Intent is on disk before it is carried out: a daemon that dies in between must not undo it.
-        self.book.remember(wanted=wanted, settled=False)
+        self.book.remember(wanted=wanted, settled=False, restarting=restarting)
         saving = self._world.store.save_now(self.metadata)
         saving.addTimeout(INTENT_PATIENCE_S, cast(Any, self._world.clock))
         saving.addErrback(self._intent_unsaved, verb)
@@ -240,6 +241,7 @@ class AgentInstance(Supervision):
         world = self._world
         age_s = world.clock.seconds() - process.started_mono
         self._lead(process)
+        self._asked = self.metadata.restarting and not self._down  # an earlier daemon died on the way to it
         self.book.remember(
             identity=process.identity, run=process.run, spec_hash=process.spec_hash,
             boot_id=world.boot_id, started_at=world.wall() - age_s,
@@ -261,6 +263,12 @@ class AgentInstance(Supervision):
         reason = "ended while no daemon watched"
         if self._down:
             self.book.remember(identity=None, last_exit=self.book.last_exit(ExitStatus(), reason))
+            return
+        if self.metadata.restarting:
+            self._asked = True
+            last = self.book.last_exit(ExitStatus(), f"{reason}, by the restart that was under way")
+            self.book.remember(identity=None, last_exit=last)
+            self.book.publish("agent.stopped", f"{last.reason}; it is started")
             return
         verdict = self.book.note_exit(self.spec, ExitStatus(), reason)
         self.book.publish("agent.exited", f"{reason}; {messages.next_step(verdict)}", severity=Severity.WARN)

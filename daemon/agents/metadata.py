@@ -54,6 +54,8 @@ class AgentMetadata(msgspec.Struct, frozen=True, kw_only=True):
         next_try_mono: when the next try comes, None for none.
         gave_up: ``failed``: ``max_retries`` were used up.
         settled: it ended and the policy leaves it so.
+        restarting: its process is being ended for a restart; a daemon that dies meanwhile leaves that to the
+            next one.
         boot_id: the boot in which the ``_mono`` fields and ``settled`` mean something.
         ever_heartbeat: whether a heartbeat ever came; arms the heartbeat check.
         version_key: the binary's device, inode, size and mtime when ``version`` was asked for.
@@ -80,6 +82,7 @@ class AgentMetadata(msgspec.Struct, frozen=True, kw_only=True):
     next_try_mono: float | None = None
     gave_up: bool = False
     settled: bool = False
+    restarting: bool = False
     boot_id: str = ""
     last_exit: LastExit | None = None
     ever_heartbeat: bool = False

@@ -102,6 +102,7 @@ def spawn(
         next_try_mono=None,
         gave_up=False,
         settled=False,
+        restarting=False,
         boot_id=world.boot_id,
     )
 

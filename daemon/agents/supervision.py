@@ -343,6 +343,8 @@ class Supervision:
         graceful, self._graceful = self._graceful, True
         metadata, spec = self.metadata, self.spec
         self._timers.cancel_all()
+        if decision.do is Do.RESTART and not metadata.restarting:
+            self.book.remember(restarting=True)
         if decision.automatic:
             self.book.count_unhealthy()
             self._retrying = True
@@ -361,10 +363,13 @@ class Supervision:
     def _stop_ended(self, stop: Stop) -> None:
         self._stop = None
         self._survivors = False
-        process, why = self.process, self.book.reason
+        process = self.process
+        if process is not None:
+            self._lead(None)
+        self.decision = self._decide()  # what holds now; what led to the stop is past
+        why = self.decision.why if self._down else self.book.reason
         if process is not None:
             status = (process.handle.status if process.handle is not None else None) or ExitStatus()
-            self._lead(None)
             process.reap()
             self.book.remember(
                 identity=None,
@@ -385,6 +390,7 @@ class Supervision:
             self.log.failure("agent {agent_id}: stop", failure=failure, agent_id=self.agent_id)
             error = AgentStopError(f"stop failed: {failure.getErrorMessage()}; the daemon's log says more")
         self._asked = False
+        self.book.remember(restarting=False)
         self.book.transition(AgentState.FAILED, error.message)
         self.book.publish("agent.stop_failed", error.message, severity=Severity.ERROR, code="D3002")
         self.board.stop_failed(error)

@@ -85,9 +85,24 @@ def test_a_stop_that_a_crash_interrupted_is_finished(daemon: Daemon) -> None:
     assert marked_pids("a", daemon.work_dir) == set()
 
 
-def _ignore_cut(daemon: Daemon) -> None:
+def test_a_restart_that_a_crash_interrupted_is_finished_although_its_policy_is_never(daemon: Daemon) -> None:
+    daemon.configure(shell("a", "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.1; done", "restart: {policy: never}"))
+    daemon.start()
+    a = daemon.agent_in("a", "running")["pid"]
+    asked = threading.Thread(target=lambda: _ignore_cut(daemon, "restart"))
+    asked.start()
+    daemon.agent_in("a", "stopping")
+    daemon.kill()
+    asked.join()
+    wait_for("its end", lambda: not alive(a))
+    daemon.start()
+    view = daemon.agent_in("a", "running")
+    assert view["pid"] != a and marked_pids("a", daemon.work_dir) >= {view["pid"]}
+
+
+def _ignore_cut(daemon: Daemon, verb: str = "stop") -> None:
     try:
-        daemon.post("/v1/agents/a/stop")
+        daemon.post(f"/v1/agents/a/{verb}")
     except OSError:
         return
 

@@ -9,7 +9,7 @@ from agents_lab import AdoptionCase
 from daemon.config.schema import Policy, RestartConfig
 from daemon.model.agent import AgentState, ExitStatus, Wanted
 from tests.fakes.host import Child
-from tests.fakes.lab import Life
+from tests.fakes.lab import Lab, Life
 
 
 class ReconcileAtStart(AdoptionCase):
@@ -115,6 +115,49 @@ class ReconcileAtStart(AdoptionCase):
         self.lab.run(21)
         self.assertFalse(process.alive)
         self.assertIs(new.agent().state, AgentState.STOPPED)
+        self.assertEqual(new.launcher.spawned, [])
+
+    def test_a_restart_that_a_crash_interrupted_is_finished_whatever_the_policy(self) -> None:
+        for policy in Policy:
+            for ends in (True, False):
+                with self.subTest(policy=policy, ends=ends):
+                    self.lab = Lab()
+                    self.addCleanup(self.lab.close)
+                    self.host = self.lab.host
+                    self.lab.spec(stop_timeout=20.0, restart=RestartConfig(policy=policy))
+                    self.lab.program().ignores = frozenset({signal.SIGTERM})
+                    life, old = self.boot_running()
+                    life.manager.restart("web")
+                    self.lab.run(1)
+                    self.assertIs(life.agent().state, AgentState.STOPPING)
+                    self.lab.crash()
+                    if ends:
+                        old.die(ExitStatus(code=0))
+                    self.lab.program().ignores = frozenset()
+                    new = self.lab.boot()
+                    self.lab.run(40)
+                    self.assertFalse(old.alive)
+                    self.assertIs(new.agent().state, AgentState.RUNNING)
+                    self.assertEqual(len(new.launcher.spawned), 1)
+                    metadata = new.agent().metadata
+                    self.assertEqual((metadata.restart_count, metadata.exits_in_a_row), (0, 0))
+                    self.assertFalse(metadata.restarting)
+                    self.lab.crash()
+                    self.assertEqual(self.lab.boot().launcher.spawned, [])
+
+    def test_a_stop_after_a_restart_that_a_crash_interrupted_stays(self) -> None:
+        self.lab.spec(stop_timeout=20.0)
+        self.lab.program().ignores = frozenset({signal.SIGTERM})
+        life, old = self.boot_running()
+        restarting = life.manager.restart("web")
+        self.lab.run(1)
+        life.manager.stop("web")
+        self.superseded(restarting)
+        self.lab.run(1)
+        self.lab.crash()
+        new = self.lab.boot()
+        self.lab.run(40)
+        self.assertFalse(old.alive)
         self.assertEqual(new.launcher.spawned, [])
 
     def test_an_intent_on_disk_before_the_first_signal_is_carried_out(self) -> None:
