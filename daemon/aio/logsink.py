@@ -6,8 +6,10 @@ counted, never raised: a full disk must not end the work.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -153,6 +155,8 @@ class LogSink:
 
     def __init__(self, level: str, json: bool, stream: LogStream, *, pinned: bool = False) -> None:
         self.lost_total = 0
+        self._untold = 0  # lines lost since the last one that was written
+        self._torn = False  # the last line that was written has no end
         self._pinned = pinned
         self._stream = stream
         self.apply(level, json, stream)
@@ -180,9 +184,32 @@ class LogSink:
         if RANKS[level_of(event)] < self._least:
             return
         try:
-            self._stream.write(self._line(event))
-        except (OSError, ValueError, TypeError, OverflowError, msgspec.MsgspecError):
+            line = self._line(event)
+        except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):
             self.lost_total += 1
+            return
+        try:
+            self._write(self._gap() + line if self._untold else line)
+            self._untold = 0
+        except (OSError, ValueError):
+            self.lost_total += 1
+            self._untold += 1
+
+    def _gap(self) -> bytes:
+        """Says what is missing, where a reader would look for it."""
+        return (b"\n" if self._torn else b"") + self._line({
+            "log_time": time.time(), "log_level": LogLevel.warn, "count": self._untold,
+            "log_format":
+                "{count} lines of this log could not be written and are lost; see that its disk has room",
+        })
+
+    def _write(self, line: bytes) -> None:
+        """Raises OSError when not all of it was taken: a full disk takes a part, and says nothing."""
+        taken = self._stream.write(line) or 0  # None: a pipe that does not block is full
+        if taken < len(line):
+            self._torn = line[taken - 1 : taken] != b"\n" if taken else self._torn
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._torn = False
 
     def tell_stderr(self, line: str) -> None:
         """Shows a line on stderr where the log goes elsewhere: whoever started us by hand must see it."""

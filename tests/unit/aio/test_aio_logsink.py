@@ -86,6 +86,47 @@ def test_a_line_that_cannot_be_written_is_counted() -> None:
     assert sink.lost_total == 2
 
 
+class Filling(io.BytesIO):
+    """A disk with so much room; a raw file takes what fits and raises only when nothing does."""
+
+    room = 10**6
+
+    def write(self, data: Any) -> int:
+        if not self.room:
+            raise OSError(28, "No space left on device")
+        taken = super().write(bytes(data)[: self.room])
+        self.room -= taken
+        return taken
+
+
+def test_after_a_full_disk_the_log_goes_on_with_a_whole_line_that_tells_what_is_missing() -> None:
+    disk = Filling()
+    sink = LogSink("info", True, disk)
+    sink(event(agent_id="before"))
+    disk.room = 9
+    for _ in range(5):
+        sink(event(agent_id="lost"))
+    disk.room = 10**6
+    sink(event(agent_id="after"))
+    sink(event(agent_id="last"))
+    before, torn, gap, after, last = disk.getvalue().splitlines()
+    assert [json.loads(line)["agent_id"] for line in (before, after, last)] == ["before", "after", "last"]
+    assert len(torn) == 9 and sink.lost_total == 5
+    assert (json.loads(gap)["count"], json.loads(gap)["level"]) == (5, "warn")
+    assert "5 lines of this log could not be written" in json.loads(gap)["message"]
+
+
+def test_a_full_disk_between_lines_leaves_no_empty_line() -> None:
+    disk = Filling()
+    sink = LogSink("info", False, disk)
+    disk.room = 0
+    sink(event(agent_id="lost"))
+    disk.room = 10**6
+    sink(event(agent_id="after"))
+    gap, after = disk.getvalue().splitlines()
+    assert b"1 lines of this log" in gap and after.endswith(b"agent after")
+
+
 def test_a_file_is_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes(b"before\n")
