@@ -362,7 +362,11 @@ class ConfigManager:
 
 
 def _name(change: Change) -> str:
-    return f"{change.agent}: {change.key}" if change.agent else change.key
+    if not change.agent:
+        return change.key
+    if change.key == "enabled" and (change.old is None or change.new is None):
+        return f"{change.agent}: {'added' if change.old is None else 'removed'}"
+    return f"{change.agent}: {change.key}"
 
 
 def _waiting(changes: Sequence[Change]) -> list[str]:

@@ -115,8 +115,8 @@ class Patient:
         self._rounds = self._begin_rounds()
 
     def _begin_rounds(self) -> Periodic:
-        # By the clock itself, not by the time of the start: agents of one phase and interval share their wakes
-        # also when they came at different times.
+        # By the clock itself, not by the time of the start: agents of one phase and interval share their
+        # wakes also when they came at different times.
         interval_s = self.spec.health_check.interval
         wait_s = (interval_s * self._phase - self._ward.clock.seconds()) % interval_s
         return periodic(

@@ -93,6 +93,7 @@ class ManagerChannel:
         self._address = config.address
         self._timeout_s = config.timeout
         self._secure = credentials is not None
+        self._server_name = config.tls.server_name
         self._in_flight = 0
         self._retired = False
         options = list(_OPTIONS)
@@ -143,7 +144,9 @@ class ManagerChannel:
         try:
             response = await answer
         except (grpc.RpcError, ValueError) as error:
-            raise call_failed(error, self._address, secure=self._secure, timeout_s=timeout_s) from error
+            raise call_failed(
+                error, self._address, secure=self._secure, timeout_s=timeout_s, server_name=self._server_name
+            ) from error
         finally:
             self._in_flight -= 1
             if self._retired and not self._in_flight:

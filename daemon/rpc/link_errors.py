@@ -5,8 +5,10 @@ gRPC's own errors go no further than here: whoever calls the Manager meets :clas
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -73,7 +75,7 @@ _CAUSES = (
      "the Manager's certificate is not of an authority in manager.tls.ca_file; write the authority that "
      "signed it"),
     ("hostname verification",
-     "the Manager's certificate does not name {host}; write manager.tls.server_name, or have it named there"),
+     "the Manager's certificate does not name {name}; write manager.tls.server_name, or have it named there"),
     ("wrong_version_number", "the Manager speaks no TLS on that port; correct manager.address or its TLS"),
     ("unsupported_protocol", "the Manager speaks no TLS 1.3; turn it on there"),
     ("protocol_version", "the Manager speaks no TLS 1.3; turn it on there"),
@@ -93,6 +95,13 @@ _CAUSES = (
     ("keepalive watchdog", "the connection to {address} is dead: pings stay unanswered; check the network"),
     ("timed out", "{address} does not answer; check network and firewall"),
 )
+# gRPC tells of the address it tried last alone: where ``localhost`` is ::1 too, a refused ::1 hides why the
+# Manager at 127.0.0.1 was left.
+_REFUSED_V6 = re.compile(r"ipv6:(\S+): [^:]*: Connection refused")
+_NOBODY_AT_ONE = (
+    "nobody listens at {refused}, the last tried of the addresses of {address}; start the Manager, or write "
+    "the address it listens at into manager.address to see why that one fails"
+)
 _CLOSED = ("socket closed", "connection reset", "broken pipe", "end of tcp stream", "goaway")
 _CLOSED_TLS = (
     "the Manager closed the connection; it stopped, or it does not accept our certificate: compare "
@@ -101,26 +110,30 @@ _CLOSED_TLS = (
 _CLOSED_PLAIN = "the Manager closed the connection; it stopped, or it wants TLS: write manager.tls"
 
 
-def connect_cause(details: str, address: str, *, secure: bool) -> str:
+def connect_cause(details: str, address: str, *, secure: bool, server_name: str = "") -> str:
     """Why there is no connection.
 
     Args:
         details: gRPC's words.
         address: ``host:port`` of the Manager.
         secure: whether we speak TLS.
+        server_name: the name its certificate must have where that is not the host.
     """
     low = details.lower()
     host = address.rpartition(":")[0]
+    refused = _REFUSED_V6.search(details)
+    if refused is not None and not host.startswith("["):
+        return _NOBODY_AT_ONE.format(refused=unquote(refused[1]), address=address)
     for sign, cause in _CAUSES:
         if sign in low:
-            return cause.format(host=host, address=address)
+            return cause.format(host=host, address=address, name=server_name or host)
     if any(sign in low for sign in _CLOSED):
         return _CLOSED_TLS if secure else _CLOSED_PLAIN
     return plain(details, TEXT_MAX) or f"{address} cannot be reached; check the Manager and the network"
 
 
 def call_failed(
-    error: grpc.RpcError | ValueError, address: str, *, secure: bool, timeout_s: float
+    error: grpc.RpcError | ValueError, address: str, *, secure: bool, timeout_s: float, server_name: str = ""
 ) -> CallFailed:
     """What an error of gRPC's means."""
     if not isinstance(error, grpc.RpcError):
@@ -129,7 +142,7 @@ def call_failed(
     code, details = call.code(), call.details() or ""
     kind = KINDS.get(code, FaultKind.FAULT)
     if kind is FaultKind.AWAY:
-        cause = connect_cause(details, address, secure=secure)
+        cause = connect_cause(details, address, secure=secure, server_name=server_name)
         return CallFailed(kind, cause, retry_after_s=retry_after(error))
     if kind is FaultKind.SLOW:
         return CallFailed(

@@ -59,6 +59,12 @@ class LinkState:
     events_dropped: int = 0
 
 
+_WELL = {
+    "link": "the Manager answers", "tls": "certificates are well", "reports": "reports are taken",
+    "states": "states are taken", "events": "events are taken",
+}
+
+
 class Notes:
     """What does not work at the moment, by what it is; each fault is logged once, and its end.
 
@@ -85,10 +91,10 @@ class Notes:
             self.log.debug("again: {text}", text=text, part=part)
         self._faults[part] = text
 
-    def well(self, part: str) -> None:
+    def well(self, part: str, *, say: bool = True) -> None:
         """It works."""
-        if self._faults.pop(part, ""):
-            self.log.info("the Manager link: {part} works again", part=part)
+        if self._faults.pop(part, "") and say:
+            self.log.info("the Manager link: {what} again", what=_WELL.get(part, f"{part} well"))
 
     def forget(self) -> None:
         """Another Manager."""

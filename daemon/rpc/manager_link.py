@@ -266,8 +266,9 @@ class ManagerLink(Service):
         self._connects += 1
         self._is_connected(True)
         self._down = False
-        self._notes.well("link")
+        self._notes.well("link", say=False)
         address = self._config.address
+        self.log.info("registered at the Manager at {address}", address=address)
         self._bus.publish("manager.connected", f"registered at the Manager at {address}",
                           data={"address": address})
         if not self._channel.secure:

@@ -191,7 +191,7 @@ class Api:
         """Reads the file again and applies it; with ``dry_run`` only says what that would change."""
         self._refuse_when_stopping()
         dry_run = flag(request, "dry_run", False)
-        result = await self._control.config.reload(dry_run=dry_run, reason="api", peer=_peer(request))
+        result = await self._control.config.reload(dry_run=dry_run, reason="api", peer=request.peer)
         return self._json(request, {
             "applied": result.applied, "changes": plan(result.changes), "warnings": list(result.warnings),
         })
@@ -203,7 +203,7 @@ class Api:
         """Starts, stops or restarts every enabled agent."""
         self._refuse_when_stopping()
         work = self._control.operate_all(
-            parse_verb(verb), graceful=flag(request, "graceful", True), peer=_peer(request)
+            parse_verb(verb), graceful=flag(request, "graceful", True), peer=request.peer
         )
         return work.addCallback(lambda results: self._json(request, {
             "results": {
@@ -217,7 +217,7 @@ class Api:
         self._refuse_when_stopping()
         wanted = parse_verb(verb)
         graceful = flag(request, "graceful", True)
-        work = self._control.operate(agent_id, wanted, graceful=graceful, peer=_peer(request))
+        work = self._control.operate(agent_id, wanted, graceful=graceful, peer=request.peer)
         return work.addCallback(lambda done: self._operated(request, done, wanted))
 
     def _operated(self, request: BoundedRequest, done: Operated, verb: Verb) -> bytes:
@@ -334,9 +334,3 @@ def write_problem(request: BoundedRequest, body: Problem) -> bytes:
     if body.status == 401:
         request.setHeader(b"www-authenticate", b'Bearer realm="hostdaemon"')
     return _encode(body)
-
-
-def _peer(request: BoundedRequest) -> str:
-    return str(getattr(request, "peer", ""))
-
-

@@ -74,11 +74,18 @@ class Gate(Resource):
             host=header_text(request, b"host"),
             origin=header_text(request, b"origin"),
             authorization=header_text(request, b"authorization"),
-            peer=getattr(request.channel, "peer_name", "") or str(request.getClientAddress()),
+            peer=getattr(request.channel, "peer_name", "") or _address(request),
             local=self._local,
             client_certificate=certificate is not None and certificate() is not None,
             secure=bool(request.isSecure()),
         )
+
+
+def _address(request: BoundedRequest) -> str:
+    """``host:port`` of who asks, as in the audit of gRPC; empty on a Unix socket."""
+    address: Any = request.getClientAddress()
+    host = str(getattr(address, "host", ""))
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}" if host else ""
 
 
 def _check_text(request: BoundedRequest) -> None:

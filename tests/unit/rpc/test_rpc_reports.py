@@ -326,6 +326,7 @@ class TapTest(SynchronousTestCase):
 
 @pytest.mark.parametrize(("details", "secure", "part"), [
     ("last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host: Connection refused", False, "nobody listens at h:9"),
+    ("last error: UNKNOWN: ipv6:%5B::1%5D:9: Failed to connect to remote host: Connection refused", True, "nobody listens at [::1]:9, the last tried of the addresses of h:9"),
     ("CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate", True, "manager.tls.ca_file"),
     ("CERTIFICATE_VERIFY_FAILED: certificate has expired", True, "has expired"),
     ("Hostname Verification Check failed.", True, "does not name h;"),
@@ -341,6 +342,13 @@ def test_each_cause_has_its_next_step(details: str, secure: bool, part: str) -> 
     assert part in text
     assert len(text) < 400
     assert text.isprintable()
+
+
+def test_the_name_that_failed_is_the_one_that_was_asked_for() -> None:
+    text = connect_cause("Hostname Verification Check failed.", "h:9", secure=True, server_name="n.example")
+    assert "does not name n.example;" in text
+    refused = "last error: UNKNOWN: ipv6:%5B::1%5D:9: Failed to connect to remote host: Connection refused"
+    assert "nobody listens at [::1]:9;" in connect_cause(refused, "[::1]:9", secure=True)
 
 
 def test_pauses_are_drawn_from_zero_to_the_capped_delay_after_what_was_asked_for() -> None:

@@ -167,3 +167,4 @@ class OperationTest(RigCase):
         events = [e for e in self.rig.bus.latest(50) if e.type == "operation"]
         self.assertEqual(events[0].data["peer"], "uid 0 pid 77")
         self.assertIn("127.0.0.1", events[1].data["peer"])
+        self.assertRegex(str(events[1].data["peer"]), r"^127\.0\.0\.1:\d+$")
