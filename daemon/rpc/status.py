@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -19,7 +20,10 @@ from grpc_status import rpc_status
 from daemon.errors import DaemonError, ErrorCode, RequestError, RequestFault
 
 DOMAIN = "hostdaemon"
-MESSAGE_MAX = 1000  # characters; HTTP/2 trailers are bounded, and what a caller sent does not come back whole
+MESSAGE_MAX = 1000  # characters; trailers are bounded, and what a caller sent does not come back whole
+# A message goes twice, percent-encoded in grpc-message and as base64 in its details. gRPC drops trailers
+# above 8 KiB (up to 16 at random): the caller saw RESOURCE_EXHAUSTED where the answer was NOT_FOUND.
+ENCODED_MAX_BYTES = 3000
 RETRY_AFTER_S = 1
 
 FAULT_CODES: dict[RequestFault, grpc.StatusCode] = {
@@ -74,7 +78,7 @@ def grpc_status(refusal: Refusal) -> Any:
     details = [_packed(ErrorInfo(reason=refusal.reason, domain=DOMAIN))]
     if refusal.retry_after_s:
         details.append(_packed(RetryInfo(retry_delay=Duration(seconds=refusal.retry_after_s))))
-    message = plain(refusal.message, MESSAGE_MAX)
+    message = _encodable(plain(refusal.message, MESSAGE_MAX))
     return rpc_status.to_status(Status(code=refusal.code.value[0], message=message, details=details))
 
 
@@ -86,6 +90,16 @@ def plain(text: str, most: int) -> str:
         return text
     shown = "".join(c if c.isprintable() else " " for c in text)
     return shown.encode("utf-8", "replace").decode("utf-8")
+
+
+def _encodable(text: str) -> str:
+    """As much of the text as fits into a trailer; a character that is not ASCII takes up to twelve bytes."""
+    room = ENCODED_MAX_BYTES
+    for position, character in enumerate(text):
+        room -= len(quote(character, safe=" "))
+        if room < 0:
+            return f"{text[:position]}..."
+    return text
 
 
 def _packed(message: Any) -> AnyMessage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any, cast
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -356,6 +357,16 @@ class TestWorkers:
 
 
 class TestWords:
+    @pytest.mark.parametrize("character", ["a", " ", "%", "é", "\u4e2d", "\U0001d11e", "\udc80", "\n"])
+    def test_the_trailers_of_any_text_fit_into_what_grpc_lets_through(self, character: str) -> None:
+        refusal = Refusal(
+            code=grpc.StatusCode.NOT_FOUND, reason="UNKNOWN", message=character * 20_000, retry_after_s=1
+        )
+        status = grpc_status(refusal)
+        details = status.trailing_metadata[0][1]
+        assert len(quote(status.details)) + len(details) * 4 / 3 < 7000  # of 8 KiB; other trailers are small
+        assert status.details.endswith("...")
+
     def test_statuses_are_short_and_printable(self) -> None:
         refusal = Refusal(code=Code.NOT_FOUND, reason="UNKNOWN", message="a\x00b\r\n\udcff" + "é" * 5000)
         status = grpc_status(refusal)
