@@ -115,16 +115,17 @@ class Database:
             raise StorageError("the database is closed; the Manager is starting or stopping")
         self._under_way += 1
         done: Deferred[T] = pool.runInteraction(work, *args)
-        return done.addBoth(self._ended)
+        return done.addBoth(self._ended, pool is self._writer)
 
-    def _ended(self, result: T | Failure) -> T | Failure:
+    def _ended(self, result: T | Failure, wrote: bool) -> T | Failure:
         self._under_way -= 1
         if not self._under_way and self._drained is not None:
             drained, self._drained = self._drained, None
             drained.callback(None)
         if not isinstance(result, Failure):
             self.transactions_total += 1
-            self.error = ""
+            if wrote:  # a full disk is still read from
+                self.error = ""
             return result
         # OperationalError: the disk, the file or its lock. Every other kind is a fault of ours.
         if result.check(sqlite3.OperationalError, sqlite3.DatabaseError) and not result.check(

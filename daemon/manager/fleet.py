@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -10,7 +11,7 @@ from twisted.logger import Logger
 
 from daemon.aio.periodic import Periodic, periodic
 from daemon.aio.reactor import Clock
-from daemon.errors import StorageError
+from daemon.errors import RequestError, StorageError
 from daemon.interfaces import WallClock
 from daemon.manager import records
 from daemon.manager.config import ManagerConfig
@@ -102,7 +103,8 @@ class Fleet:
             lambda tx: records.events(tx, told.node_id, told.entries, told.lost, names, now)
         )
         self.events_total += len(told.entries) - repeats
-        self.lost_total += told.lost
+        if repeats < len(told.entries) or not told.entries:
+            self.lost_total += told.lost
         return repeats
 
     # ------------------------------------------------------------ from operators
@@ -142,15 +144,23 @@ class Fleet:
         await self._intake.drain()
 
     async def sweep(self) -> None:
-        """Marks the nodes whose heartbeats stay away."""
+        """Marks the nodes whose heartbeats stay away, all of them in one commit."""
         silence_s = self.presence.offline_after_s
+        now = self._wall()
+        written = []
         for node_id in self.presence.lapsed(self._clock.seconds()):
-            now = self._wall()
-            await self._intake.submit(
-                lambda tx, node_id=node_id, now=now: records.offline(  # type: ignore[misc]
-                    tx, node_id, silence_s, now
-                )
-            )
+            work = partial(records.offline, node_id=node_id, silence_s=silence_s, now=now)
+            try:
+                written.append((node_id, self._intake.submit(work)))
+            except RequestError:
+                break  # the database does not keep up: the rest comes with the next round
+        for node_id, done in written:
+            try:
+                await done
+            except StorageError as error:
+                self.log.warn("node {node_id} is not marked as offline yet: {error}",
+                              node_id=node_id, error=str(error), error_code="D1004")
+                continue
             if node_id in self.presence.lapsed(self._clock.seconds()):  # not heard while it was written
                 self.presence.gone(node_id)
                 self.log.warn(

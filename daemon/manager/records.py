@@ -43,7 +43,8 @@ def _owned(node_id: str, owner: str, names: Names) -> None:
     if owner and names and owner.casefold() not in {name.casefold() for name in names}:
         raise RequestError(
             RequestFault.FORBIDDEN,
-            f"node {node_id!r} was registered with another certificate than {next(iter(names))!r}; "
+            f"node {node_id!r} was registered with another certificate than {next(iter(names))!r} "
+            "(empty: it names nobody); "
             "POST /v1/nodes/{id}/release on the Manager lets go of it",
         )
 
@@ -159,7 +160,7 @@ def events(
     """Events and log entries of a node; how many were repeats."""
     _known(tx, node_id, names)
     kept = sum(_add_event(tx, node_id, entry, now) for entry in entries)
-    if lost:
+    if lost and (kept or not entries):  # a call whose every entry is known was told before, its losses too
         tx.execute("UPDATE nodes SET reports_lost = reports_lost + ? WHERE node_id = ?", (lost, node_id))
     return len(entries) - kept
 

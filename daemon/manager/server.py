@@ -19,7 +19,7 @@ from daemon.interfaces import EventSink, WallClock
 from daemon.manager.config import ManagerConfig
 from daemon.manager.fleet import Fleet
 from daemon.manager.gate import ManagerGate
-from daemon.manager.servicer import MESSAGE_BYTES, ManagerServicer
+from daemon.manager.servicer import MESSAGE_BYTES, SERVICES, ManagerServicer
 from daemon.rpc.access import AllowList
 from daemon.rpc.audit import Audit, CallCounts
 from daemon.rpc.bridge import Bridge
@@ -142,7 +142,7 @@ class ManagerServer(Service):
     def _handlers(self, gate: ManagerGate, *, secured: bool) -> Any:
         servicer = ManagerServicer(self._bridge, self._fleet, secured=secured)
         found = {route.path: gate.handler(route.method) for route in servicer.routes()}
-        found |= Health(self._bridge).handlers(gate)
+        found |= Health(self._bridge, *SERVICES).handlers(gate)
         return _Handlers(found, gate.unknown())
 
     # ----------------------------------------------------------- certificates

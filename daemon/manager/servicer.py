@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from daemon.manager import wire
@@ -19,6 +19,8 @@ from daemon.rpc.servicer import Call, Method
 
 COMMIT_CAP_S = 20.0  # a disk that hangs; the caller tries again
 MESSAGE_BYTES = 16 * 1024 * 1024  # a daemon that was cut off for a day sends what it kept in large pieces
+NAMELESS = ("",)  # of a certificate that names nobody: it may speak for no node that another has registered
+SERVICES = ("manager.ManagerService", "proto.DaemonService", "hostdaemon.v1.Reports")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +131,10 @@ class ManagerServicer:
 
     def _who(self, call: Call) -> Caller:
         context: Any = call.context
-        return caller(context.peer(), context.auth_context() if self._secured else {})
+        if not self._secured:
+            return caller(context.peer(), {})
+        who = caller(context.peer(), context.auth_context())
+        return who if who.names else replace(who, names=NAMELESS)
 
 
 def _repeats(count: int) -> str:

@@ -15,11 +15,10 @@ from grpc_health.v1 import health_pb2 as pb
 from daemon.errors import RequestError, RequestFault
 from daemon.rpc.bridge import Bridge, CallerGone
 from daemon.rpc.gate import Gate
-from daemon.rpc.servicer import ANSWER_CAP_S, SERVICE, SMALL_BYTES, Call, Method
+from daemon.rpc.servicer import ANSWER_CAP_S, SMALL_BYTES, Call, Method
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
 WATCHERS_MAX = 32
-_SERVED = ("", SERVICE)
 
 
 class Health:
@@ -27,10 +26,12 @@ class Health:
 
     Args:
         bridge: Check goes through the reactor: a daemon whose reactor hangs is not well.
+        services: that are served here.
     """
 
-    def __init__(self, bridge: Bridge) -> None:
+    def __init__(self, bridge: Bridge, *services: str) -> None:
         self._bridge = bridge
+        self._services = services
 
     def handlers(self, gate: Gate) -> dict[str, Any]:
         """The handlers by path."""
@@ -42,7 +43,7 @@ class Health:
             except (RequestError, CallerGone):
                 send(None)  # an end without an answer
                 return
-            send(_status("SERVING" if service in _SERVED else "SERVICE_UNKNOWN"))
+            send(_status("SERVING" if self._served(service) else "SERVICE_UNKNOWN"))
 
         watch.experimental_non_blocking = True  # type: ignore[attr-defined]  # gRPC looks for it on the function
         return {
@@ -50,10 +51,15 @@ class Health:
             f"/{HEALTH_SERVICE}/Watch": gate.stream("Health.Watch", watch, most=WATCHERS_MAX),
         }
 
+    def _served(self, service: str) -> bool:
+        """The empty name asks for the server as a whole."""
+        return not service or service in self._services
+
     def _check(self, service: str, call: Call) -> bytes:
-        if service not in _SERVED:
+        if not self._served(service):
             raise RequestError(
-                RequestFault.UNKNOWN, f"no service {service[:64]!r}; {SERVICE} and '' are known"
+                RequestFault.UNKNOWN,
+                f"no service {service[:64]!r}; {', '.join(self._services)} and '' are known",
             )
         self._bridge.call(call.context, _nothing, cap_s=ANSWER_CAP_S, share=_nothing)
         return _status("SERVING")

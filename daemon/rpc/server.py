@@ -194,7 +194,7 @@ class GrpcServer(Service):
 
     def _handlers(self, gate: Gate) -> Any:
         found = {f"/{SERVICE}/{method.name}": gate.handler(method) for method in self._servicer.methods()}
-        found |= Health(self._bridge).handlers(gate)
+        found |= Health(self._bridge, SERVICE).handlers(gate)
         if self._config.grpc.reflection:
             from daemon.rpc.reflection import reflection_handlers  # only where it is asked for
 

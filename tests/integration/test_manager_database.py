@@ -102,6 +102,17 @@ class RealTest(DatabaseContract, TestCase):
         await writing
         self.assertEqual(await self.database.read(known), ["n1"])
 
+    async def test_a_disk_that_refuses_writes_stays_told_however_much_is_read(self) -> None:
+        def refuse(tx: Any) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        with self.assertRaises(StorageError):
+            await self.database.write(refuse)
+        await self.database.read(known)
+        self.assertIn("disk is full", self.database.error)
+        await self.database.write(add, "n1")
+        self.assertEqual(self.database.error, "")
+
     async def test_writers_take_turns(self) -> None:
         await gatherResults([self.database.write(add, f"n{number}") for number in range(50)])
         self.assertEqual(len(await self.database.read(known)), 50)

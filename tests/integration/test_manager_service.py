@@ -71,6 +71,12 @@ class ServiceTest(ManagerCase):
         health = health_pb2_grpc.HealthStub(daemon.channel)
         answer = await self.call(health.Check, health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
         self.assertEqual(answer.status, health_pb2.HealthCheckResponse.SERVING)
+        for service in ("manager.ManagerService", "proto.DaemonService", "hostdaemon.v1.Reports"):
+            asked = health_pb2.HealthCheckRequest(service=service)
+            answer = await self.call(health.Check, asked, timeout=TIMEOUT_S)
+            self.assertEqual(answer.status, health_pb2.HealthCheckResponse.SERVING)
+        code, details = await self.call(code_of, health.Check, health_pb2.HealthCheckRequest(service="else"))
+        self.assertEqual((code, "manager.ManagerService" in details), ("NOT_FOUND", True))
 
     async def test_a_restart_loses_nothing_that_was_acknowledged(self) -> None:
         await self.serve()

@@ -12,6 +12,7 @@ from daemon.manager import queries, records
 from daemon.manager.config import ManagerConfig, RetentionConfig
 from daemon.manager.fleet import EXPIRE_EVERY_S, Fleet
 from daemon.manager.model import Sample
+from daemon.manager.servicer import NAMELESS
 from tests.fakes.manager import BEGIN, ManagerCase, agent, event, node
 
 S1 = Sample("cpu", 1_800_000_000, '{"usage_percent":1.5}')
@@ -106,6 +107,30 @@ class FleetTest(ManagerCase):
         self.assertEqual(self.events(), ["node.registered"])
         self.rig.database.held = None
 
+    def test_nodes_that_fall_silent_together_are_marked_in_one_commit(self) -> None:
+        self.start()
+        for number in range(20):
+            self.do(self.rig.register(node(f"n{number}")))
+        self.rig.clock.pump([15.0] * 11)
+        before = self.rig.database.writes
+        self.rig.database.held = []
+        self.rig.clock.advance(15)
+        self.rig.database.let_go()  # the first began alone
+        self.rig.database.let_go()
+        self.assertEqual(self.rig.fleet.presence.offline, 20)
+        self.rig.database.release()
+        self.assertLessEqual(self.rig.database.writes - before, 3)  # retention has one of its own
+
+    def test_a_disk_that_refuses_marks_nobody_and_the_next_round_does(self) -> None:
+        self.start()
+        self.do(self.rig.register())
+        self.rig.database.refusing = sqlite3.OperationalError("disk full")
+        self.rig.clock.pump([15.0] * 13)
+        self.assertEqual(self.rig.fleet.presence.offline, 0)
+        self.rig.database.refusing = None
+        self.rig.clock.advance(15)
+        self.assertEqual((self.state(), self.rig.fleet.presence.offline), ("offline", 1))
+
     def test_a_disk_that_refuses_acknowledges_nothing(self) -> None:
         self.do(self.rig.register())
         self.rig.database.refusing = sqlite3.OperationalError("disk full")
@@ -131,6 +156,13 @@ class FleetTest(ManagerCase):
             error = self.fails(told, RequestError)
             self.assertIs(error.fault, RequestFault.FORBIDDEN)
         self.do(self.rig.beat("n1", "other", "HOST-1"))
+
+    def test_a_certificate_without_a_name_speaks_for_nobody_else(self) -> None:
+        self.do(self.rig.register(node(owner="host-1"), "host-1"))
+        error = self.fails(self.rig.beat("n1", *NAMELESS), RequestError)
+        self.assertIs(error.fault, RequestFault.FORBIDDEN)
+        self.do(self.rig.register(node("n2", owner=""), *NAMELESS))
+        self.do(self.rig.beat("n2", *NAMELESS))
 
     def test_what_registered_without_tls_belongs_to_the_first_certificate(self) -> None:
         self.do(self.rig.register())
@@ -163,6 +195,14 @@ class FleetTest(ManagerCase):
         self.assertEqual(self.do(self.rig.tell(event("1-2"), event("1-3"), lost=2)), 1)
         self.assertEqual((self.rig.fleet.events_total, self.rig.fleet.lost_total), (3, 5))
         self.assertEqual(self.rig.database._run(queries.node, "n1").reports_lost, 5)
+
+    def test_a_call_told_twice_loses_once(self) -> None:
+        self.do(self.rig.register())
+        for _ in range(2):
+            self.do(self.rig.tell(event(), lost=3))
+        self.do(self.rig.tell(lost=1))
+        self.assertEqual(self.rig.database._run(queries.node, "n1").reports_lost, 4)
+        self.assertEqual(self.rig.fleet.lost_total, 4)
 
     def agents(self) -> list[tuple[str, str, float]]:
         found = self.rig.database._run(queries.agents, "n1")
