@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from twisted.logger import globalLogPublisher
 
 from daemon import __version__
-from daemon.assembly import Parts
+from daemon.assembly import Parts, stop_all
 from daemon.config.redact import effective
 from daemon.config.schema import Config
 from daemon.control.control import Control
@@ -137,7 +137,7 @@ class Uplink:
         )
 
     def collect(self) -> Iterator[Metric]:
-        """Metric families of both; none where neither is configured."""
+        """Metric families of both; of what is not configured there are none with values."""
         if self.server is not None:
             stats = self.server.stats()
             calls = CounterMetricFamily(
@@ -193,7 +193,4 @@ class Uplink:
     async def stop(self) -> None:
         """Leaves the Manager, then ends the server with every call released."""
         self._unhook()
-        if self.link is not None:
-            await self.link.stopService()
-        if self.server is not None:
-            await self.server.stopService()
+        await stop_all([part for part in (self.link, self.server) if part is not None])

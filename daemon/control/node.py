@@ -33,15 +33,23 @@ class NodeFacts:
 
 
 def local_address(towards: str) -> str:
-    """Our address on the route to a host; connecting a UDP socket sends nothing."""
-    for family, target in ((socket.AF_INET, towards), (socket.AF_INET6, "2001:db8::1")):
+    """Our address on the route to a host, else on the route to anywhere."""
+    return address_towards(towards) or address_towards("2001:db8::1") or "127.0.0.1"
+
+
+def address_towards(host: str) -> str:
+    """Our address on the route to a host; empty where there is none, and for a name that is not found.
+
+    Connecting a UDP socket sends nothing. Looking a name up may block.
+    """
+    for family in (socket.AF_INET, socket.AF_INET6):
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((target, 9))
+                probe.connect((host, 9))
                 return str(probe.getsockname()[0])
         except OSError:
             continue
-    return "127.0.0.1"
+    return ""
 
 
 def kept_node_id(work_dir: Path, machine_id: str) -> tuple[str, str]:

@@ -68,6 +68,7 @@ class EventReporter:
         self._attempts = attempts
         self._notes = notes
         self._cursor: Cursor | None = None
+        self._opened: Cursor | None = None  # by the lane, perhaps later than its deadline
         self._position: str | None = None  # the last event the Manager has got
         self._told_to = 0  # of the dropped ones, how many it knows of
         self._gaps = 0  # events lost to the journal's bounds
@@ -159,8 +160,10 @@ class EventReporter:
             return
 
         def read() -> Cursor:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return Cursor(self._directory / POSITION_FILE)
+            if self._opened is None:
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._opened = Cursor(self._directory / POSITION_FILE)
+            return self._opened  # also what an earlier call opened after its deadline
 
         try:
             self._cursor = await shielded(self._threads.run(LANE, DEADLINE_S, read))
@@ -196,5 +199,5 @@ class EventReporter:
         if cursor is not None:
             try:
                 await shielded(self._threads.run(LANE, 0.5, cursor.close))
-            except (LaneBusy, LaneTimeout) as error:
+            except (OSError, LaneBusy, LaneTimeout) as error:
                 self.log.debug("the position of events: {error}", error=str(error))

@@ -102,6 +102,7 @@ class LinkChannel:
     def apply(self, config: ManagerConfig) -> None:
         """Another Manager, or other certificates."""
         self._config = config
+        self._identity.forget()
         self._identity = LinkIdentity(config.tls, self._threads, self._wall, self._alerts)
         self.close()
 
@@ -150,7 +151,8 @@ class LinkChannel:
         try:
             found = await identity.renewed()
         except ManagerConnectError as error:
-            self._notes.failed("tls", error.code, error.message)
+            if identity is self._identity:
+                self._notes.failed("tls", error.code, error.message)
             return
         if identity is not self._identity:
             return

@@ -46,6 +46,7 @@ class LinkIdentity:
     ) -> None:
         self.not_after: float | None = None
         self.problem = ""
+        self._digest = ""  # of what is in use
         self._tls = tls
         self._threads = threads
         self._wall = wall
@@ -56,6 +57,10 @@ class LinkIdentity:
     def enabled(self) -> bool:
         """Whether the link speaks TLS."""
         return self._tls.enabled
+
+    def forget(self) -> None:
+        """Its files are no longer used: when they end concerns nobody."""
+        self._alerts.clear(EXPIRY_ALERT, message="another certificate, or none, is used now")
 
     async def load(self) -> PemSet | None:
         """Reads the files; None where the link speaks no TLS.
@@ -87,9 +92,14 @@ class LinkIdentity:
             return None
         found = await self._on_lane(self._files.refresh)
         self.problem = self._files.problem
-        if found is not None:
-            self._took(found)
-            self.log.info("the certificate of the Manager link was renewed")
+        if found is None:
+            return None
+        same = found.digest == self._digest
+        self._took(found)
+        if same:  # after a half-written or missing file; the channel stays
+            self.log.info("the certificate files of the Manager link can be used again; none is new")
+            return None
+        self.log.info("the certificate of the Manager link was renewed")
         return found
 
     def tell_expiry(self) -> None:
@@ -99,6 +109,7 @@ class LinkIdentity:
 
     def _took(self, found: PemSet) -> None:
         self.not_after = found.not_after
+        self._digest = found.digest
         self.problem = ""
         for warning in found.warnings:
             self.log.warn("D2001 {warning}", warning=warning, error_code="D2001")

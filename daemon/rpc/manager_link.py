@@ -20,7 +20,7 @@ from daemon.aio.reactor import Clock, ThreadReactor
 from daemon.aio.sleep import sleep
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.config.schema import ManagerConfig
-from daemon.control.node import NodeFacts, local_address
+from daemon.control.node import NodeFacts, address_towards
 from daemon.errors import ErrorCode, ManagerConnectError
 from daemon.events.bus import EventBus
 from daemon.interfaces import AlertSink, WallClock
@@ -290,9 +290,10 @@ class ManagerLink(Service):
         """Our own address on the way to the Manager; looking its name up may block."""
         host = self._config.address.rpartition(":")[0].strip("[]")
         try:
-            return await shielded(self._threads.run(ADDRESS_LANE, ADDRESS_S, local_address, host))
+            found = await shielded(self._threads.run(ADDRESS_LANE, ADDRESS_S, address_towards, host))
         except (LaneBusy, LaneTimeout, ValueError):
-            return self._ip or self._facts.ip  # the name is not found just now; the calls will tell why
+            found = ""
+        return found or self._ip or self._facts.ip  # not found just now: the calls will tell why
 
     async def _session(self) -> None:
         """Everything that happens while the link is up.

@@ -79,6 +79,7 @@ class ReportQueue:
         self._alerts = alerts
         self._steady = wall() - clock.seconds()  # a wall clock that is set later ages no report
         self._disk: DurableQueue | None = None
+        self._opened: DurableQueue | None = None  # by the lane, perhaps later than its deadline
         self._seen = (_NONE, 1)  # the disk's counts and next number after its last work
         self._memory: deque[bytes] = deque()
         self._moving: tuple[bytes, ...] = ()  # on their way to the disk; whether they got there is not known
@@ -91,6 +92,7 @@ class ReportQueue:
         self._problems: dict[str, str] = {}  # by what the disk did not do
         self._news = False
         self._closed = False
+        self._release_due = False  # what was in hand counts as waiting again
 
     # ------------------------------------------------------------------ facts
 
@@ -179,11 +181,15 @@ class ReportQueue:
 
     async def _open(self) -> None:
         bounds = self._bounds
-        disk = await shielded(self._threads.run(
-            LANE, DEADLINE_S, lambda: DurableQueue(
-                self._directory, max_bytes=bounds.max_size, max_age_s=bounds.max_age
-            )
-        ))
+
+        def opened() -> DurableQueue:
+            if self._opened is None:
+                self._opened = DurableQueue(
+                    self._directory, max_bytes=bounds.max_size, max_age_s=bounds.max_age
+                )
+            return self._opened  # a disk that was slower than the deadline: what it opened then is used now
+
+        disk = await shielded(self._threads.run(LANE, DEADLINE_S, opened))
         if self._closed:
             disk.close()
             raise StorageError("the daemon is stopping")
@@ -291,7 +297,8 @@ class ReportQueue:
         self._memory.extendleft(reversed(self._hand))
         self._hand = ()
         if self._disk is not None and not self._closed:
-            self._on_disk(lambda disk: disk.release()).addErrback(
+            self._release_due = True  # on the lane, with whatever comes first: a stuck lane refuses this one
+            self._on_disk(lambda disk: None).addErrback(
                 lambda failure: self.log.debug("the queue: {error}", error=failure.getErrorMessage())
             )
 
@@ -317,6 +324,9 @@ class ReportQueue:
 
         def on_lane() -> T:
             try:
+                if self._release_due:
+                    self._release_due = False
+                    disk.release()
                 return work(disk)
             finally:
                 self._seen = (disk.counts, disk.next_number)
@@ -353,7 +363,9 @@ class ReportQueue:
             self._sync.cancel()
             self._sync = None
         disk, lines, first, own = self._disk, (*self._moving, *self._memory), self._first, self._own
-        if not self._moving:
+        if disk is None and self._opened is not None:  # by the lane, after its deadline
+            disk, first = self._opened, self._opened.next_number
+        elif not self._moving:
             first = self._seen[1]
         at = self._now()
 

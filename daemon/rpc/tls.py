@@ -256,18 +256,19 @@ class IdentityFiles:
         """The new identity where there is one.
 
         None when nothing changed, and when what is there now cannot be used (half-written, expired): the last
-        good one stays in use, ``problem`` says why, and every later call tries again.
+        good one stays in use, ``problem`` says why, and every later call tries again. What ends a problem is
+        told as a new one, also when it is the old one again.
         """
         with self._lock:
             if not self.changed():
                 return None
-            before = self._digest
+            before, was_problem = self._digest, self.problem
             try:
                 found = self._load()
             except DaemonError as error:
                 self.problem = error.message
                 return None
-            return found if found.digest != before else None
+            return found if found.digest != before or was_problem else None
 
     def _load(self) -> PemSet:
         stamp = self._look()  # before reading: a write in between shows as a change the next time

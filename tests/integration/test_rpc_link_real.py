@@ -25,6 +25,7 @@ from daemon.config.schema import ManagerConfig, ManagerTlsConfig
 from daemon.events.bus import EventBus
 from daemon.rpc.channel import ManagerChannel
 from daemon.rpc.link_errors import CallFailed, FaultKind
+from daemon.rpc.link_identity import EXPIRY_ALERT
 from daemon.rpc.log_tap import LogTap
 from daemon.rpc.manager_link import ManagerLink
 from tests.fakes.rpc_certs import Cert
@@ -361,6 +362,8 @@ class TlsTest(LinkCase):
         look = link._channel._look  # what the timer does every half minute
         await self.until(lambda: [look(), "before stays in use" in link.state.last_error][1], "noted")
         await self.measure(2)
+        self.own.write(self.folder, "own")  # the old pair is back: nothing new, and no more to complain of
+        await self.until(lambda: [look(), link.state.last_error == ""][1], "well again")
         self.assertIs(link._channel.calls, first)
         Cert("node-7", self.ca, days=200).write(self.folder, "own")
         await self.until(lambda: [look(), link._channel.calls is not first][1], "a new channel")
@@ -369,6 +372,14 @@ class TlsTest(LinkCase):
         self.assertEqual((link.state.failures_total, link.state.connects_total), (0, 1))
         self.assertEqual(link.state.last_error, "")
         self.assertGreater(link.state.certificate_not_after or 0, time.time() + 190 * 86400)
+
+    async def test_a_reload_that_leaves_a_certificate_leaves_its_expiry_alert(self) -> None:
+        self.there(credentials=self.credentials())
+        Cert("node-7", self.ca, days=3).write(self.folder, "own")
+        link = self.link(self.config(tls=self.tls()))
+        await self.until(lambda: ("", EXPIRY_ALERT) in self.alerts.standing, "it ends soon")
+        link.apply(self.config())
+        self.assertNotIn(("", EXPIRY_ALERT), self.alerts.standing)
 
     async def test_a_reload_turns_tls_on(self) -> None:
         self.there(credentials=self.credentials())

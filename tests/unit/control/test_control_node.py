@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from daemon import faults
-from daemon.control.node import ID_MAX, kept_node_id, local_address, node_facts
+from daemon.control.node import ID_MAX, address_towards, kept_node_id, local_address, node_facts
 from daemon.errors import StorageError
 
 MACHINE, OTHER = "a" * 32, "b" * 32
@@ -116,3 +116,8 @@ def test_our_address_is_always_one(towards: str) -> None:
 
 def test_our_address_towards_loopback_is_loopback() -> None:
     assert local_address("127.0.0.1") == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("host", "own"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("no.such.host.invalid", "")])
+def test_the_address_towards_a_host_is_of_its_family_and_empty_without_a_route(host: str, own: str) -> None:
+    assert address_towards(host) == own

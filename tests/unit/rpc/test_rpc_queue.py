@@ -168,6 +168,40 @@ class RefusingTest(QueueCase):
         self.assertFalse(self.ill)
         self.assertEqual(self.take().lines, (b"a", b"b", *[b"c"] * 20, b"d"))
 
+    def test_a_disk_that_opened_after_its_deadline_is_used_and_not_opened_twice(self) -> None:
+        self.threads.hang(LANE)
+        self.queue.put([b"a"])
+        self.clock.advance(60)
+        self.assertTrue(self.ill)
+        self.threads.release(LANE)
+        self.queue.put([b"b"])
+        self.assertEqual(self.take().lines, (b"a", b"b"))
+        self.assertFalse(self.ill)
+
+    def test_a_close_after_a_late_open_still_brings_memory_to_the_disk(self) -> None:
+        self.queue.put([b"old"])
+        self.close()
+        self.queue = self.make()
+        self.threads.hang(LANE)
+        self.queue.put([b"a"])
+        self.clock.advance(60)
+        self.threads.release(LANE)
+        self.close()
+        self.queue = self.make()
+        self.queue.open()
+        self.assertEqual(self.take().lines, (b"old", b"a"))
+
+    def test_what_is_released_while_the_disk_hangs_comes_again_when_it_is_back(self) -> None:
+        self.queue.put([b"a"])
+        self.take()
+        self.threads.hang(LANE)
+        self.queue.put([b"b"])  # occupies the lane
+        self.clock.advance(60)
+        self.queue.release()
+        self.threads.release(LANE)
+        self.queue.put([b"c"])
+        self.assertEqual(self.take().lines, (b"a", b"b", b"c"))
+
     def test_an_acknowledgement_the_disk_refuses_raises_the_alert_until_it_is_stored(self) -> None:
         self.queue.put([b"a", b"b"])
         self.fault("cursor.write:1:eio")
