@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from daemon.model.agent import AgentState, Identity
+from daemon.model.agent import AgentState, Identity, LastExit
 from daemon.model.event import Severity
 from daemon.model.health import HealthVerdict
 from daemon.model.heartbeat import Heartbeat
@@ -151,4 +151,91 @@ class AgentRoster(Protocol):
 
     def supervised(self) -> Sequence[SupervisedAgent]:
         """All of them."""
+        ...
+
+
+class UpdatableAgent(Protocol):
+    """One agent, as an update of its binary sees it."""
+
+    @property
+    def agent_id(self) -> str:
+        """The agent's id."""
+        ...
+
+    @property
+    def type(self) -> str:
+        """Its type."""
+        ...
+
+    @property
+    def binary_path(self) -> str:
+        """Its binary as configured, resolved; empty when it has left the configuration."""
+        ...
+
+    @property
+    def down(self) -> bool:
+        """Whether intent or configuration want it down: it is not started after an update either."""
+        ...
+
+    @property
+    def state(self) -> AgentState:
+        """Its state."""
+        ...
+
+    @property
+    def identity(self) -> Identity | None:
+        """Its live leader; None when no process runs."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """What its binary last said of itself; empty for nothing."""
+        ...
+
+    @property
+    def verdict(self) -> HealthVerdict | None:
+        """The last verdict of the health checks on the process that leads it now; None before the first."""
+        ...
+
+    @property
+    def last_exit(self) -> LastExit | None:
+        """How its process before this one ended."""
+        ...
+
+    @property
+    def exits_total(self) -> int:
+        """Exits nobody asked for and failed spawns that this daemon saw."""
+        ...
+
+    def hold(self, why: str) -> Awaitable[None]:
+        """Ends it and keeps it down whatever is wanted, until :meth:`release`; what operators ask meanwhile
+        is kept and carried out then. Ends when nothing of it is left.
+
+        Raises:
+            AgentStopError: D3002, something of it would not end; it is not held.
+        """
+        ...
+
+    def release(self) -> None:
+        """From now on it is again what is wanted; a start forgets earlier failures."""
+        ...
+
+    def last_lines(self) -> Sequence[str]:
+        """The last lines of its log, at most 20. Blocks on the disk."""
+        ...
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """``changed`` is called, on a turn of its own, after each change of state, process or verdict.
+
+        Returns:
+            ends that.
+        """
+        ...
+
+
+class UpdatableAgents(Protocol):
+    """The agents an update may be for."""
+
+    def updatable(self) -> Sequence[UpdatableAgent]:
+        """All that are configured."""
         ...
