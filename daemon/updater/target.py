@@ -82,6 +82,11 @@ class UpdateTarget(Protocol):
         """What a manifest for it may name as its component."""
         ...
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether ``apply`` ends this process: then a stop of the daemon does not wait for it."""
+        ...
+
     def refusal(self) -> RequestError | None:
         """Why it cannot be updated at all just now (PRECONDITION); None when it can."""
         ...

@@ -1,0 +1,383 @@
+"""UpdateManager: takes requests, one update of a target at a time, and knows what became of each."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.logger import Logger
+
+from daemon.aio.threads import LaneBusy, LaneTimeout
+from daemon.durable.atomic import write_atomic
+from daemon.errors import RequestError, RequestFault, StorageError
+from daemon.model.update import DAEMON, SOLE_AGENT, UpdateRequest, UpdateState, UpdateView
+from daemon.updater.journal import too_old
+from daemon.updater.policy import Course, Outcome, course
+from daemon.updater.record import UpdateRecord
+from daemon.updater.requests import check_request
+from daemon.updater.staging import PACKAGE
+from daemon.updater.target import UpdateTarget
+from daemon.updater.update import LANE, SAVE_DEADLINE_S, Tools, Update
+
+UNDER_WAY_MAX = 16  # each has a folder, a connection and hashes at full speed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What another process made of an update of the daemon, see :class:`daemon.updater.policy.Outcome`."""
+
+    outcome: Outcome = Outcome.NONE
+    reason: str = ""
+    evidence: Any = None
+
+
+class UpdateManager(Service):
+    """The service.
+
+    Args:
+        tools: what updates work with.
+        targets: the agents that can be updated now, by id; asked at each request.
+        daemon: the daemon itself.
+        outcome: what became of an update of the daemon that an earlier process began, by its id.
+
+    Attributes:
+        ended_total: updates that are over, by target and state, since the start.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, tools: Tools, targets: Callable[[], Sequence[UpdateTarget]],
+        daemon: UpdateTarget, outcome: Callable[[str], Verdict] = lambda _id: Verdict(),
+    ) -> None:
+        self.ended_total: Counter[tuple[str, str]] = Counter()
+        self._tools = tools
+        self._targets = targets
+        self._daemon = daemon
+        self._outcome = outcome
+        self._under_way: dict[str, Update] = {}  # by target
+        self._ended: dict[str, UpdateRecord] = {}
+        self._door = DeferredLock()  # requests are looked at one by one: two for one target never pass it
+        self._accepting = False
+
+    # ------------------------------------------------------------------ life
+
+    def recall(self) -> None:
+        """Reads the journal. Blocks; for the start only, before agents are taken back."""
+        tools = self._tools
+        try:
+            records = tools.journal.load()
+            tools.known.recall()
+        except StorageError as error:
+            self.log.error("{error}; updates of an earlier daemon are not finished until that is mended",
+                           error=str(error), error_code="D1004")
+            return
+        self._ended = {record.id: record for record in records if record.state.over}
+        for record in records:
+            if not record.state.over:
+                self._recall(record)
+        try:
+            swept = tools.staging.sweep({update.record.id for update in self._under_way.values()})
+        except (OSError, StorageError) as error:
+            self.log.warn("left-overs of updates stay: {error}", error=str(error))
+        else:
+            if swept:
+                self.log.info("removed what {count} ended updates had left", count=len(swept))
+
+    def _recall(self, record: UpdateRecord) -> None:
+        target = self._daemon if record.target == DAEMON else self._find(record.target)
+        if target is None or record.target in self._under_way:
+            # What stands at its path is one version or the other, whole.
+            gone = msgspec.structs.replace(
+                record, state=UpdateState.FAILED, success=False, finished_at=self._tools.wall(),
+                error=f"{record.target} left the configuration during the update; look at its binary",
+                code="D4003",
+            )
+            self._ended[record.id] = gone
+            return
+        self._under_way[record.target] = Update(record, target, self._tools)
+
+    def startService(self) -> None:
+        """Goes on with what an earlier daemon left, and takes requests."""
+        super().startService()
+        self._accepting = True
+        for update in tuple(self._under_way.values()):
+            record = update.record
+            verdict = self._outcome(record.id) if record.target == DAEMON else Verdict()
+            how = course(record, verdict.outcome)
+            self.log.info(
+                "update {id} of {target} to {version} was at {step} when an earlier daemon ended: {course}",
+                id=record.id, target=record.target, version=record.version, step=record.step.value,
+                course=how.value,
+            )
+            evidence = {"reason": verdict.reason, **(verdict.evidence or {})} if verdict.reason else None
+            self._begin(update, how, evidence)
+
+    def stopService(self) -> Deferred[None]:
+        """Leaves the rest to the next daemon; what is between two versions is ended first."""
+        super().stopService()
+        self._accepting = False
+        return Deferred.fromCoroutine(self._leave())
+
+    async def _leave(self) -> None:
+        work = [update.leave() for update in tuple(self._under_way.values())]
+        await DeferredList([left for left in work if left is not None])
+
+    def refuse(self) -> None:
+        """No new requests from now on."""
+        self._accepting = False
+
+    # --------------------------------------------------------------- requests
+
+    async def submit(self, request: UpdateRequest, *, peer: str, trusted: bool) -> str:
+        """Takes an update; its id, once the journal has it.
+
+        Args:
+            request: not checked yet.
+            peer: who asks, for the journal.
+            trusted: whether ``update_data`` may come from there.
+
+        Raises:
+            RequestError: what is wrong with it, or stands against it just now.
+            StorageError: D1004, it cannot be written down.
+        """
+        self._refuse_when_off()
+        check_request(request, self._tools.config(), trusted=trusted)
+        target = self._resolve(request.component)
+        await self._door.acquire()
+        try:
+            return await self._take(request, target, peer)
+        finally:
+            self._door.release()
+
+    async def roll_back(self, component: str, *, peer: str) -> str:
+        """Goes back to the version before; the id of the update that does it.
+
+        Raises:
+            RequestError: unknown component, nothing to go back to, or an update is under way.
+            StorageError: D1004.
+        """
+        if not self._accepting:
+            raise RequestError(RequestFault.STOPPING, "the daemon is starting or stopping", retry_after_s=5)
+        target = self._resolve(component)
+        await self._door.acquire()
+        try:
+            self._refuse_when_busy(target)
+            before = await target.previous()
+            if before is None:
+                raise RequestError(
+                    RequestFault.PRECONDITION,
+                    f"no earlier version of {target.name} is kept; push the package of the one you want",
+                )
+            record = self._record(
+                target, component, before.version, peer, rollback=True
+            )
+            return await self._accept(record, target)
+        finally:
+            self._door.release()
+
+    async def cancel(self, update_id: str, *, peer: str) -> None:
+        """Calls an update off that has changed nothing yet.
+
+        Raises:
+            RequestError: unknown, over, or too late.
+        """
+        update = next((each for each in self._under_way.values() if each.record.id == update_id), None)
+        if update is None:
+            self.get(update_id)
+            raise RequestError(RequestFault.PRECONDITION, f"update {update_id} is over; nothing to cancel")
+        if not update.cancellable:
+            raise RequestError(
+                RequestFault.PRECONDITION,
+                f"update {update_id} is being put in place ({update.record.step.value}); when it is over, "
+                f"POST /v1/rollback/{update.record.component} goes back",
+            )
+        update.call_off(peer)
+
+    def get(self, update_id: str) -> UpdateView:
+        """One update.
+
+        Raises:
+            RequestError: UNKNOWN.
+        """
+        for update in self._under_way.values():
+            if update.record.id == update_id:
+                return update.record.view(update.progress)
+        record = self._ended.get(update_id)
+        if record is None:
+            raise RequestError(
+                RequestFault.UNKNOWN, f"no update {update_id[:64]!r}; GET /v1/updates lists them"
+            )
+        return record.view()
+
+    def list(self) -> tuple[UpdateView, ...]:
+        """All of them, the newest first."""
+        found = [record.view() for record in self._ended.values()]
+        found += [update.record.view(update.progress) for update in self._under_way.values()]
+        return tuple(sorted(found, key=lambda view: view.id, reverse=True))
+
+    @property
+    def under_way(self) -> tuple[UpdateView, ...]:
+        """Those that are not over."""
+        return tuple(update.record.view(update.progress) for update in self._under_way.values())
+
+    # ------------------------------------------------------------------- small
+
+    def _refuse_when_off(self) -> None:
+        if not self._accepting:
+            raise RequestError(RequestFault.STOPPING, "the daemon is starting or stopping", retry_after_s=5)
+        if not self._tools.config().public_key_file:
+            raise RequestError(
+                RequestFault.PRECONDITION,
+                "updates are refused: update.public_key_file is not written in the configuration; write the "
+                "PEM file of the keys you sign with and reload",
+            )
+
+    def _resolve(self, component: str) -> UpdateTarget:
+        """The target of a component.
+
+        Raises:
+            RequestError: UNKNOWN, or INVALID where ``agent`` says too little.
+        """
+        if component == DAEMON:
+            return self._daemon
+        found = self._find(component)
+        if found is not None:
+            return found
+        agents = self._targets()
+        if component == SOLE_AGENT and len(agents) == 1:
+            return agents[0]
+        if component == SOLE_AGENT:
+            raise RequestError(
+                RequestFault.INVALID,
+                f"component 'agent' means the one agent there is, and there are {len(agents)}; "
+                "write the agent's id",
+            )
+        raise RequestError(
+            RequestFault.UNKNOWN, f"component {component[:64]!r} is neither 'daemon' nor an agent's id"
+        )
+
+    def _find(self, name: str) -> UpdateTarget | None:
+        return next((target for target in self._targets() if target.name == name), None)
+
+    def _refuse_when_busy(self, target: UpdateTarget) -> None:
+        refusal = target.refusal()
+        if refusal is not None:
+            raise refusal
+        under_way = self._under_way.get(target.name)
+        if under_way is not None:
+            record = under_way.record
+            raise RequestError(
+                RequestFault.PRECONDITION,
+                f"update {record.id} of {target.name} to {record.version} is under way "
+                f"({record.step.value}); wait for it or cancel it",
+            )
+        if len(self._under_way) >= UNDER_WAY_MAX:
+            raise RequestError(
+                RequestFault.BUSY, f"{UNDER_WAY_MAX} updates are under way already", retry_after_s=60
+            )
+
+    async def _take(self, request: UpdateRequest, target: UpdateTarget, peer: str) -> str:
+        again = self._under_way.get(target.name)
+        if again is not None and _same(again.record, request):
+            return again.record.id  # whoever lost our answer asks again
+        self._refuse_when_busy(target)
+        record = self._record(
+            target, request.component, request.version, peer, download_url=request.download_url,
+            inline=bool(request.update_data), hash=request.hash.lower(), signature=request.signature,
+        )
+        staging = self._tools.staging
+        try:
+            await self._on_lane(staging.make, record.id)
+            if request.update_data:
+                await self._on_lane(write_package, staging.folder(record.id) / PACKAGE, request.update_data)
+            return await self._accept(record, target)
+        except StorageError:
+            self._clear(record.id)
+            raise
+
+    def _clear(self, update_id: str) -> None:
+        """What a disk that refused let us write of an update that was not taken goes again."""
+        removing = self._tools.threads.run(LANE, SAVE_DEADLINE_S, self._tools.staging.remove, update_id)
+        removing.addErrback(lambda failure: self.log.debug(
+            "{id}: its folder stays until the next start: {error}", id=update_id,
+            error=failure.getErrorMessage(),
+        ))
+
+    def _record(
+        self, target: UpdateTarget, component: str, version: str, peer: str, **rest: Any
+    ) -> UpdateRecord:
+        now = self._tools.wall()
+        stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d%H%M%S")
+        return UpdateRecord(
+            id=f"{stamp}-{secrets.token_hex(4)}", target=target.name, component=component, version=version,
+            peer=peer[:200], accepted_at=now, **rest,
+        )
+
+    async def _accept(self, record: UpdateRecord, target: UpdateTarget) -> str:
+        await self._on_lane(self._tools.journal.save, record)
+        if not self._accepting:
+            return record.id  # the next daemon begins it
+        what = "a roll-back" if record.rollback else "an update"
+        self._tools.events.publish(
+            "update.accepted",
+            f"{what} of {record.target} to {record.version} was asked for by {record.peer}",
+            agent_id=record.target if record.target != DAEMON else "",
+            data={"update_id": record.id, "component": record.component, "version": record.version,
+                  "peer": record.peer, "url": record.download_url},
+        )
+        self._begin(Update(record, target, self._tools), Course.BEGIN, None)
+        return record.id
+
+    def _begin(self, update: Update, how: Course, evidence: Any) -> None:
+        self._under_way[update.record.target] = update
+        done = update.begin(how, evidence)
+        done.addErrback(lambda failure: self.log.failure("update {id}", failure=failure, id=update.record.id))
+        done.addCallback(lambda _ended: self._over(update))
+
+    def _over(self, update: Update) -> None:
+        record = update.record
+        if not record.state.over:
+            return  # left for the next daemon
+        if self._under_way.get(record.target) is update:
+            del self._under_way[record.target]
+        self._ended[record.id] = record
+        self.ended_total[record.target, record.state.value] += 1
+        old = too_old(sorted(self._ended.values(), key=lambda each: each.id))
+        if old:
+            for each in old:
+                del self._ended[each.id]
+            forgetting = self._tools.threads.run(LANE, SAVE_DEADLINE_S, self._tools.journal.forget, old)
+            forgetting.addErrback(lambda failure: self.log.debug(
+                "old updates stay on disk: {error}", error=failure.getErrorMessage()
+            ))
+
+    async def _on_lane(self, work: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return await self._tools.threads.run(LANE, SAVE_DEADLINE_S, work, *args)
+        except (LaneBusy, LaneTimeout) as error:
+            raise StorageError(f"the disk of updates does not answer ({error}); check that disk") from error
+
+
+def _same(record: UpdateRecord, request: UpdateRequest) -> bool:
+    return bool(record.hash) and record.version == request.version and hmac.compare_digest(
+        record.hash, request.hash.lower()
+    )
+
+
+def write_package(path: Any, data: bytes) -> None:
+    """An inline package, synced.
+
+    Raises:
+        StorageError: it is not written.
+    """
+    write_atomic(path, data)
+

@@ -1,0 +1,369 @@
+"""One update, from its first step to its last: each is written down before it is taken.
+
+What follows a failure is decided in :mod:`daemon.updater.policy`, what a step does in the intake and the
+target; here is the order of things, and that nothing is left half done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+
+from daemon import faults
+from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
+from daemon.config.schema import UpdateConfig
+from daemon.errors import (
+    DaemonError,
+    RequestError,
+    StorageError,
+    UpdateApplyError,
+    UpdateRollbackError,
+)
+from daemon.interfaces import AlertSink, EventSink, WallClock
+from daemon.model.event import Severity
+from daemon.model.update import UpdateState, UpdateStep
+from daemon.updater.intake import Intake
+from daemon.updater.journal import UpdateJournal
+from daemon.updater.known import KnownPackages
+from daemon.updater.policy import Course, cancellable, changes_something
+from daemon.updater.record import ATTEMPTS_MAX, UpdateRecord
+from daemon.updater.staging import Staging
+from daemon.updater.target import Job, UpdateTarget
+
+LANE = "updates"
+SAVE_DEADLINE_S = 30.0
+BROKEN_ALERT = "update_broken"
+EVIDENCE_MAX = 64 * 1024  # bytes as JSON
+PROGRESS_EVENT_EVERY = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What every update works with."""
+
+    wall: WallClock
+    threads: Threads
+    journal: UpdateJournal
+    staging: Staging
+    intake: Intake
+    config: Callable[[], UpdateConfig]
+    events: EventSink
+    alerts: AlertSink
+    known: KnownPackages
+
+
+class Update:
+    """One update under way.
+
+    Args:
+        record: as it is written down.
+        target: what it is for.
+        tools: the rest.
+
+    Attributes:
+        record: as it was last written down, or would have been.
+        progress: 0 to 1 of the present step.
+    """
+
+    log = Logger()
+
+    def __init__(self, record: UpdateRecord, target: UpdateTarget, tools: Tools) -> None:
+        self.record = record
+        self.progress = 0.0
+        self.target = target
+        self._tools = tools
+        self._told = 0.0
+        self._called_off = ""
+        self._work: Deferred[None] | None = None
+
+    # ------------------------------------------------------------------ life
+
+    def begin(self, course: Course, evidence: Mapping[str, Any] | None = None) -> Deferred[None]:
+        """Goes on in the background; fires when it is over, or left for the next daemon."""
+        self._work = work = Deferred.fromCoroutine(self._run(course, evidence or {}))
+        return work
+
+    def call_off(self, peer: str) -> None:
+        """An operator does not want it any more.
+
+        Raises:
+            RequestError: PRECONDITION, it is too late.
+        """
+        self._called_off = f"called off by {peer}"
+        if self._work is not None:
+            self._work.cancel()
+
+    @property
+    def cancellable(self) -> bool:
+        """Whether it changed nothing yet."""
+        return cancellable(self.record)
+
+    def leave(self) -> Deferred[None] | None:
+        """The daemon stops: the next one goes on. What is between two versions is ended first.
+
+        Returns:
+            fires when it has left.
+        """
+        work = self._work
+        if work is None or work.called:
+            return None
+        left: Deferred[None] = Deferred()
+        work.addBoth(lambda _ended: left.callback(None))
+        if self.record.step not in (UpdateStep.APPLY, UpdateStep.ROLLBACK) or self.target.hands_over:
+            work.cancel()
+        return left
+
+    async def _run(self, course: Course, evidence: Mapping[str, Any]) -> None:
+        try:
+            await self._walk(course, evidence)
+        except CancelledError:
+            if not self._called_off:
+                return  # the daemon stops; the journal says where we are
+            await self._end(UpdateState.CANCELLED, error=self._called_off, code="")
+        except (DaemonError, RequestError) as error:
+            await self._failed(error)
+        except Exception:  # noqa: BLE001 - whatever it is, no version may be left half in place
+            self.log.failure("update {id}: {step}", id=self.record.id, step=self.record.step.value)
+            await self._failed(UpdateApplyError("a fault of the daemon's updater; its log says more"))
+
+    async def _walk(self, course: Course, evidence: Mapping[str, Any]) -> None:
+        record = self.record
+        await self._write(
+            strict=False, state=UpdateState.RUNNING, attempts=record.attempts + 1,
+            started_at=record.started_at or self._tools.wall(),
+        )
+        if course is Course.GIVE_UP:
+            raise UpdateApplyError(
+                f"{ATTEMPTS_MAX} daemons ended during the step {record.step.value} of it; look into the "
+                "daemon's log for why, then ask for it again"
+            )
+        if course is Course.ROLL_BACK:
+            why = evidence.get("reason") or record.cause or f"{ATTEMPTS_MAX} daemons ended during it"
+            raise UpdateApplyError(str(why), evidence=dict(evidence))
+        if course is Course.BEGIN:
+            await self._prepare()
+        if course in (Course.BEGIN, Course.APPLY):
+            await self._enter(UpdateStep.APPLY)
+            self._say("update.applying", "is put in place")
+            await self.target.apply(self._job())
+        if course in (Course.BEGIN, Course.APPLY, Course.VERIFY):
+            await self._enter(UpdateStep.VERIFY, strict=False)
+            evidence = await self.target.verify(self._job())
+        await self._finish(evidence)
+
+    # ----------------------------------------------------------------- steps
+
+    async def _prepare(self) -> None:
+        """Everything before the first change."""
+        tools = self._tools
+        if self.record.rollback:
+            await self._look_back()
+        else:
+            await self._fetch()
+        await self._enter(UpdateStep.BACKUP)
+        applied = await self.target.plan(self._job())
+        await self._enter(UpdateStep.PREFLIGHT, applied=applied)
+        await self.target.preflight(self._job())
+        faults.hit("update.before.apply")
+        if not tools.staging.there(self.record.id) and not self.record.rollback:
+            raise StorageError(f"{self._folder} has vanished; ask for the update again")
+
+    async def _look_back(self) -> None:
+        """A roll-back on request: the files are in a backup."""
+        before = await self.target.previous()
+        if before is None:
+            raise UpdateRollbackError(
+                f"no earlier version of {self.record.target} is kept; push the package of the one you want"
+            )
+        self.record = msgspec.structs.replace(
+            self.record, version=before.version, old_version=await self.target.installed(),
+            files={name: str(path) for name, path in before.files.items()}, sha256=before.sha256,
+            modes=before.modes, main=before.main,
+        )
+
+    async def _fetch(self) -> None:
+        tools, record, folder = self._tools, self.record, self._folder
+        intake, target = tools.intake, self.target
+        await self._enter(UpdateStep.SOURCE, old_version=await target.installed())
+        intake.source(record)
+        await self._enter(UpdateStep.SPACE)
+        await intake.space(record, folder, target)
+        await self._enter(UpdateStep.DOWNLOAD)
+        await intake.download(record, folder, target, self._downloaded)
+        await self._enter(UpdateStep.SIGNATURE)
+        signed = await intake.signature(record, folder, self._at)
+        await self._enter(UpdateStep.HASH, package_sha256=signed.sha256, key=signed.key)
+        intake.digest(record, signed)
+        await self._enter(UpdateStep.MANIFEST)
+        seen = tools.known.version_of(record.target, signed.sha256)
+        contents = await intake.manifest(self.record, folder, target, seen, self._at)
+        self.record = msgspec.structs.replace(
+            self.record, files={name: str(path) for name, path in contents.files.items()},
+            sha256=contents.sha256, modes=contents.modes, main=contents.main,
+        )
+
+    async def _finish(self, evidence: Mapping[str, Any]) -> None:
+        """It runs and is proven: nothing that fails now takes it back."""
+        await self._enter(UpdateStep.PRUNE, strict=False)
+        try:
+            await self.target.prune(self._job(), self._tools.config().max_backups)
+        except DaemonError as error:
+            self.log.warn("update {id}: {error}", id=self.record.id, error=str(error))
+        if self.record.package_sha256:
+            self._tools.known.keep(self.record.target, self.record.package_sha256, self.record.version)
+        await self._end(UpdateState.SUCCEEDED, evidence=evidence)
+
+    async def _failed(self, error: DaemonError | RequestError) -> None:
+        code = error.code.value if isinstance(error, DaemonError) else ""
+        details = error.details.get("evidence", {}) if isinstance(error, DaemonError) else {}
+        evidence: Mapping[str, Any] = details if isinstance(details, Mapping) else {}
+        if not changes_something(self.record.step):
+            await self._end(UpdateState.FAILED, error=error.message, code=code, evidence=evidence)
+            return
+        await self._enter(UpdateStep.ROLLBACK, strict=False, cause=error.message)
+        self._say("update.rolling_back", f"is rolled back: {error.message}", Severity.WARN)
+        try:
+            proof = await self.target.roll_back(self._job())
+        except CancelledError:
+            return  # the daemon stops in the middle of it; the next one goes on
+        except DaemonError as failed:
+            await self._end(
+                UpdateState.BROKEN, error=f"{error.message}; and the roll-back failed: {failed.message}",
+                code=failed.code.value, evidence={**evidence, **_evidence_of(failed)},
+            )
+            return
+        except Exception as fault:  # noqa: BLE001 - the operator has to hear of it by the alert
+            self.log.failure("update {id}: roll-back", id=self.record.id)
+            await self._end(
+                UpdateState.BROKEN, error=f"{error.message}; and the roll-back met a fault of ours: {fault}",
+                code="D4004", evidence=evidence,
+            )
+            return
+        await self._end(
+            UpdateState.ROLLED_BACK, error=error.message, code=code or "D4003", rolled_back=True,
+            evidence={**evidence, "rollback": dict(proof)},
+        )
+
+    # -------------------------------------------------------------- small
+
+    @property
+    def _folder(self) -> Path:
+        return self._tools.staging.folder(self.record.id)
+
+    def _job(self) -> Job:
+        return self.record.job(self._folder)
+
+    def _at(self, progress: float) -> None:
+        self.progress = min(1.0, max(0.0, progress))
+
+    def _downloaded(self, progress: float) -> None:
+        self._at(progress)
+        if self.progress - self._told >= PROGRESS_EVENT_EVERY:
+            self._told = self.progress
+            self._say("update.progress", f"{self.progress:.0%} downloaded", progress=round(self.progress, 2))
+
+    async def _enter(self, step: UpdateStep, *, strict: bool = True, **changes: Any) -> None:
+        """Writes down that the step begins.
+
+        Args:
+            step: it.
+            strict: without the journal the step is not taken. From ``apply`` on the entry before it says
+                enough: taking such a step again is harmless, and a full disk is no reason to undo.
+            changes: of the record.
+
+        Raises:
+            StorageError: it cannot be written, where ``strict``.
+        """
+        self.progress = 0.0
+        await self._write(strict=strict, step=step, **changes)
+
+    async def _write(self, *, strict: bool, **changes: Any) -> None:
+        record = msgspec.structs.replace(self.record, **changes)
+        if not strict:
+            self.record = record
+        tools = self._tools
+        try:
+            await tools.threads.run(LANE, SAVE_DEADLINE_S, tools.journal.save, record)
+        except (StorageError, LaneBusy, LaneTimeout) as error:
+            if strict:
+                if isinstance(error, StorageError):
+                    raise
+                raise StorageError(f"the disk of the journal of updates does not answer: {error}") from error
+            self.log.warn(
+                "D1004 update {id}: its journal cannot be written at {step}: {error}; the next daemon would "
+                "take that step again", id=record.id, step=record.step.value, error=str(error),
+                error_code="D1004",
+            )
+        self.record = record
+
+    async def _end(self, state: UpdateState, **changes: Any) -> None:
+        """It is over: staging goes, everybody hears of it."""
+        changes["evidence"] = bounded(changes.get("evidence", {}))
+        record = self.record
+        await self._write(
+            strict=False, state=state, step=UpdateStep.DONE, finished_at=self._tools.wall(),
+            success=state is UpdateState.SUCCEEDED, **changes,
+        )
+        try:
+            await self._tools.threads.run(
+                LANE, SAVE_DEADLINE_S, self._tools.staging.remove, record.id
+            )
+        except (StorageError, OSError, LaneBusy, LaneTimeout) as error:
+            self.log.warn("update {id}: its staging folder stays until the next start: {error}",
+                          id=record.id, error=str(error))
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        record, alerts = self.record, self._tools.alerts
+        agent_id = record.target if record.target != "daemon" else ""
+        took_s = max(0.0, record.finished_at - record.started_at)
+        match record.state:
+            case UpdateState.SUCCEEDED:
+                alerts.clear(BROKEN_ALERT, agent_id=agent_id, message=f"{record.version} runs")
+                before = f" (before: {record.old_version})" if record.old_version else ""
+                self._say("update.succeeded", f"{record.version} runs, proven after {took_s:.0f} s{before}")
+            case UpdateState.BROKEN:
+                text = f"update {record.id} of {record.target}: {record.error}"
+                alerts.raise_alert(BROKEN_ALERT, text, agent_id=agent_id, severity=Severity.ERROR)
+                self._say("update.broken", record.error, Severity.ERROR)
+            case UpdateState.ROLLED_BACK:
+                old = record.old_version or "the version before"
+                self._say("update.rolled_back", f"{record.error}; {old} runs again", Severity.ERROR)
+            case UpdateState.CANCELLED:
+                self._say("update.cancelled", record.error)
+            case _:
+                self._say("update.failed", f"{record.error}; nothing was changed", Severity.ERROR)
+
+    def _say(self, type: str, text: str, severity: Severity = Severity.INFO, **data: Any) -> None:
+        record = self.record
+        self._tools.events.publish(
+            type, f"update of {record.target} to {record.version}: {text}", severity=severity,
+            agent_id=record.target if record.target != "daemon" else "",
+            data={
+                "update_id": record.id, "component": record.component, "version": record.version,
+                "old_version": record.old_version, "step": record.step.value, "state": record.state.value,
+                "code": record.code, "rolled_back": record.rolled_back, **data,
+            },
+        )
+
+
+def _evidence_of(error: DaemonError) -> Mapping[str, Any]:
+    found = error.details.get("evidence", {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def bounded(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Evidence as plain data of bounded size: the largest entries go first, and their names stay."""
+    plain: dict[str, Any] = msgspec.to_builtins(dict(evidence), enc_hook=str)
+    while len(msgspec.json.encode(plain)) > EVIDENCE_MAX:
+        largest = max(plain, key=lambda name: len(msgspec.json.encode(plain[name])))
+        if plain[largest] == "(too large to keep)":
+            return {}
+        plain[largest] = "(too large to keep)"
+    return plain

@@ -1,0 +1,496 @@
+"""Requests, one update of a target at a time, cancelling, roll-back on request, and what the next daemon does."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from daemon import faults
+from daemon.config.schema import UpdateConfig
+from daemon.errors import (
+    RequestError,
+    RequestFault,
+    StorageError,
+    UpdateApplyError,
+    UpdateRollbackError,
+    UpdateVerifyError,
+)
+from daemon.model.update import UpdateRequest, UpdateState, UpdateStep
+from daemon.updater.manager import UpdateManager, Verdict
+from daemon.updater.policy import Course, Outcome, course
+from daemon.updater.record import ATTEMPTS_MAX, UpdateRecord
+from daemon.updater.requests import check_request
+from daemon.updater.update import BROKEN_ALERT
+from tests.fakes.updates import FakeIntake, FakeTarget, UpdateRoom
+
+
+def request(version: str = "1.1.0", component: str = "web", **changes: Any) -> UpdateRequest:
+    known: dict[str, Any] = {
+        "component": component, "version": version, "hash": hashlib.sha256(version.encode()).hexdigest(),
+        "signature": "c2ln",
+        "download_url": "https://updates.example.org/web.tar.gz",
+    }
+    return UpdateRequest(**(known | changes))
+
+
+class UpdateCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="hd-update-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.addCleanup(faults.arm, {})
+        self.web, self.db, self.own = FakeTarget("web"), FakeTarget("db"), FakeTarget("daemon")
+        self.intake = FakeIntake()
+        self.verdict = Verdict()
+        self.room, self.manager = self.boot()
+
+    def boot(self) -> tuple[UpdateRoom, UpdateManager]:
+        """A daemon on the same disk and the same targets."""
+        room = UpdateRoom(self.folder, self.intake)
+        manager = UpdateManager(
+            room.tools, lambda: (self.web, self.db), self.own, lambda update_id: self.verdict
+        )
+        manager.recall()
+        manager.startService()
+        self.room, self.manager = room, manager
+        return room, manager
+
+    def die(self) -> None:
+        """kill -9: nothing of the daemon runs on; its work is never heard of again."""
+        for where in (self.web, self.db, self.own, self.intake):
+            where.held.clear()
+            where.failing.clear()
+        self.boot()
+
+    def submit(self, *args: Any, trusted: bool = True, **changes: Any) -> str:
+        asking = Deferred.fromCoroutine(
+            self.manager.submit(request(*args, **changes), peer="root", trusted=trusted)
+        )
+        return str(self.successResultOf(asking))
+
+    def refused(self, *args: Any, trusted: bool = True, **changes: Any) -> RequestError:
+        asking = Deferred.fromCoroutine(
+            self.manager.submit(request(*args, **changes), peer="root", trusted=trusted)
+        )
+        error = self.failureResultOf(asking, RequestError).value
+        assert isinstance(error, RequestError)
+        return error
+
+    def stop(self) -> Deferred[None]:
+        return self.manager.stopService()
+
+    def over(self, update_id: str, state: UpdateState) -> Any:
+        """It is over, on disk too, and nothing is left in staging."""
+        view = self.manager.get(update_id)
+        self.assertEqual(view.state, state, view.error)
+        on_disk = {record.id: record for record in self.room.on_disk()}[update_id]
+        self.assertEqual((on_disk.state, on_disk.step, on_disk.success),
+                         (state, UpdateStep.DONE, state is UpdateState.SUCCEEDED))
+        self.assertEqual(self.room.staged(), [])
+        self.assertEqual(self.manager.under_way, ())
+        return view
+
+    def told(self) -> list[str]:
+        return [event.type for event in self.room.events.published]
+
+
+class GoodTest(UpdateCase):
+    def test_every_step_in_its_order_and_the_result(self) -> None:
+        view = self.over(self.submit(), UpdateState.SUCCEEDED)
+        self.assertEqual(self.intake.did, ["source", "space", "download", "signature", "digest", "manifest"])
+        self.assertEqual(self.web.did, ["plan", "preflight", "apply", "verify", "prune"])
+        self.assertEqual((view.old_version, view.new_version, view.success, view.rolled_back, view.error),
+                         ("1.0.0", "1.1.0", True, False, ""))
+        self.assertEqual(view.evidence, {"healthy_s": 30})
+        self.assertEqual(self.told(), ["update.accepted", "update.applying", "update.succeeded"])
+        self.assertIn("1.1.0 runs, proven after 0 s (before: 1.0.0)", self.room.events.published[-1].message)
+
+    def test_every_step_is_on_disk_before_it_is_taken(self) -> None:
+        seen: list[tuple[str, str]] = []
+        for name, where in (("download", self.intake), ("manifest", self.intake), ("plan", self.web),
+                            ("preflight", self.web), ("apply", self.web), ("verify", self.web)):
+            where.held[name] = waiter = Deferred()
+            waiter.addCallback(lambda _: None)
+        update_id = self.submit()
+        for name, where in (("download", self.intake), ("manifest", self.intake), ("plan", self.web),
+                            ("preflight", self.web), ("apply", self.web), ("verify", self.web)):
+            (record,) = self.room.on_disk()
+            seen.append((name, record.step.value))
+            where.held.pop(name).callback(None)
+        self.assertEqual(seen, [("download", "download"), ("manifest", "manifest"), ("plan", "backup"),
+                                ("preflight", "preflight"), ("apply", "apply"), ("verify", "verify")])
+        self.over(update_id, UpdateState.SUCCEEDED)
+
+    def test_an_inline_package_is_on_disk_before_the_answer(self) -> None:
+        self.intake.held["download"] = Deferred()
+        update_id = self.submit(download_url="", update_data=b"bytes")
+        package = self.folder / "downloads" / update_id / "package"
+        self.assertEqual((package.read_bytes(), package.stat().st_mode & 0o777), (b"bytes", 0o600))
+        self.assertEqual(package.parent.stat().st_mode & 0o777, 0o700)
+
+    def test_progress_is_shown_and_told_in_tenths(self) -> None:
+        self.intake.progress = (0.01, 0.05, 0.12, 0.15, 0.6, 1.0)
+        self.intake.held["download"] = Deferred()
+        update_id = self.submit()
+        self.assertEqual(self.manager.get(update_id).progress, 1.0)
+        self.assertEqual([e.data["progress"] for e in self.room.events.published if e.type == "update.progress"],
+                         [0.12, 0.6, 1.0])
+
+
+class FailureTest(UpdateCase):
+    def test_a_failure_before_apply_changes_nothing(self) -> None:
+        for step in ("source", "space", "download", "signature", "digest", "manifest", "plan", "preflight"):
+            with self.subTest(step=step):
+                where: Any = self.intake if hasattr(self.intake, step) else self.web
+                where.failing = {step: UpdateVerifyError(f"{step} says no")}
+                view = self.over(self.submit(), UpdateState.FAILED)
+                self.assertEqual((view.error, view.code, view.success, view.rolled_back),
+                                 (f"{step} says no", "D4002", False, False))
+                self.assertNotIn("apply", self.web.did)
+                self.assertEqual(self.web.runs, "1.0.0")
+                where.failing = {}
+        self.assertEqual(self.manager.ended_total["web", "failed"], 8)
+
+    def test_a_failure_from_apply_on_brings_the_old_version_back(self) -> None:
+        for step in ("apply", "verify"):
+            with self.subTest(step=step):
+                evidence = {"exit_code": 3, "lines": ["boom"]}
+                self.web.failing = {step: UpdateApplyError("it died", evidence=evidence)}
+                view = self.over(self.submit(), UpdateState.ROLLED_BACK)
+                self.assertEqual((view.error, view.code, view.rolled_back, view.success),
+                                 ("it died", "D4003", True, False))
+                self.assertEqual(view.evidence, {**evidence, "rollback": {"pid": 7}})
+                self.assertEqual((self.web.version, self.web.runs), ("1.0.0", "1.0.0"))
+        self.assertIn("1.0.0 runs again", self.room.events.published[-1].message)
+
+    def test_a_failed_roll_back_is_an_alert_until_an_update_succeeds(self) -> None:
+        self.web.failing = {"verify": UpdateApplyError("it died"),
+                            "roll_back": UpdateRollbackError("the disk is gone; mend it")}
+        view = self.over(self.submit(), UpdateState.BROKEN)
+        self.assertEqual(view.code, "D4004")
+        self.assertIn("it died; and the roll-back failed: the disk is gone", view.error)
+        self.assertIn(("web", BROKEN_ALERT), self.room.alerts.standing)
+        self.web.failing = {}
+        self.over(self.submit("1.2.0"), UpdateState.SUCCEEDED)
+        self.assertEqual(self.room.alerts.standing, {})
+
+    def test_a_fault_of_ours_rolls_back_too_and_shows_no_traceback(self) -> None:
+        self.web.failing = {"verify": ZeroDivisionError("secret internals")}
+        view = self.over(self.submit(), UpdateState.ROLLED_BACK)
+        self.assertNotIn("internals", view.error)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_prune_that_fails_takes_nothing_back(self) -> None:
+        self.web.failing = {"prune": StorageError("no")}
+        self.over(self.submit(), UpdateState.SUCCEEDED)
+
+    def test_evidence_is_bounded(self) -> None:
+        self.web.failing = {"verify": UpdateApplyError("x", evidence={"lines": ["y" * 200_000], "code": 1})}
+        view = self.over(self.submit(), UpdateState.ROLLED_BACK)
+        self.assertEqual((view.evidence["lines"], view.evidence["code"]), ("(too large to keep)", 1))
+
+    def test_a_full_disk_before_apply_fails_it_and_after_apply_does_not_undo_it(self) -> None:
+        self.web.held["preflight"] = waiter = Deferred()
+        update_id = self.submit()
+        faults.arm({faults.VARIABLE: "update.journal.apply:1:enospc"})
+        del self.web.held["preflight"]
+        waiter.callback(None)
+        self.assertEqual(self.manager.get(update_id).state, UpdateState.FAILED)
+        self.assertEqual(self.web.runs, "1.0.0")
+        faults.arm({faults.VARIABLE: "update.journal.verify:1:enospc,update.journal.prune:1:enospc"})
+        self.over(self.submit(), UpdateState.SUCCEEDED)
+
+
+class RequestsTest(UpdateCase):
+    def test_one_at_a_time_for_each_target(self) -> None:
+        self.intake.held["download"] = Deferred()
+        first = self.submit()
+        error = self.refused("1.2.0")
+        self.assertEqual(error.fault, RequestFault.PRECONDITION)
+        self.assertIn(f"update {first} of web to 1.1.0 is under way (download)", error.message)
+        self.submit(component="db")
+
+    def test_the_same_request_again_gets_the_same_id(self) -> None:
+        self.intake.held["download"] = Deferred()
+        self.assertEqual(self.submit(), self.submit())
+        self.assertEqual(len(self.manager.list()), 1)
+
+    def test_two_requests_in_one_turn_do_not_both_pass(self) -> None:
+        self.intake.held["download"] = Deferred()
+        self.room.threads.hang("updates")
+        both = [Deferred.fromCoroutine(self.manager.submit(request(v), peer="a", trusted=True)) for v in ("1.1.0", "1.2.0")]
+        self.room.threads.release("updates")
+        self.successResultOf(both[0])
+        self.failureResultOf(both[1], RequestError)
+
+    def test_components(self) -> None:
+        self.over(self.submit(component="daemon"), UpdateState.SUCCEEDED)
+        self.assertEqual(self.own.version, "1.1.0")
+        self.assertEqual(self.refused(component="agent").fault, RequestFault.INVALID)
+        self.assertEqual(self.refused(component="nobody").fault, RequestFault.UNKNOWN)
+        self.manager._targets = lambda: (self.web,)
+        view = self.over(self.submit(component="agent"), UpdateState.SUCCEEDED)
+        self.assertEqual((view.component, self.web.version), ("agent", "1.1.0"))
+
+    def test_a_target_that_cannot_be_updated_says_why(self) -> None:
+        self.own.refused = RequestError(RequestFault.PRECONDITION, "not installed from a bundle")
+        self.assertEqual(self.refused(component="daemon").message, "not installed from a bundle")
+
+    def test_without_keys_updates_are_off(self) -> None:
+        self.room.config = UpdateConfig()
+        error = self.refused()
+        self.assertEqual(error.fault, RequestFault.PRECONDITION)
+        self.assertIn("public_key_file", error.message)
+
+    def test_a_disk_that_refuses_accepts_nothing(self) -> None:
+        faults.arm({faults.VARIABLE: "update.journal.source:1:enospc"})
+        asking = Deferred.fromCoroutine(self.manager.submit(request(), peer="a", trusted=True))
+        self.failureResultOf(asking, StorageError)
+        faults.arm({})
+        self.over(self.submit(), UpdateState.SUCCEEDED)
+
+    def test_the_same_bytes_under_another_version_are_a_replay(self) -> None:
+        self.over(self.submit(), UpdateState.SUCCEEDED)
+        self.web.version = "1.0.0"
+        same = request().hash
+        view = self.over(self.submit("9.9.9", hash=same), UpdateState.FAILED)
+        self.assertIn("1.1.0", view.error)
+        self.boot()
+        self.over(self.submit("9.9.8", hash=same), UpdateState.FAILED)  # also for the next daemon
+
+    def test_history_is_bounded_by_target(self) -> None:
+        for number in range(55):
+            self.room.now += 1
+            self.submit(f"1.{number}.0")
+        self.assertEqual(len(self.manager.list()), 50)
+        self.assertEqual(len(self.room.on_disk()), 50)
+        self.assertEqual(self.manager.list()[0].version, "1.54.0")
+
+
+class CancelTest(UpdateCase):
+    def cancel(self, update_id: str) -> Any:
+        return Deferred.fromCoroutine(self.manager.cancel(update_id, peer="uid 0"))
+
+    def test_until_apply_it_is_called_off(self) -> None:
+        for step, where in (("download", self.intake), ("manifest", self.intake), ("plan", self.web), ("preflight", self.web)):
+            with self.subTest(step=step):
+                where.held = {step: Deferred()}
+                update_id = self.submit()
+                self.successResultOf(self.cancel(update_id))
+                where.held = {}
+                view = self.over(update_id, UpdateState.CANCELLED)
+                self.assertEqual((view.error, view.code, self.web.runs), ("called off by uid 0", "", "1.0.0"))
+
+    def test_from_apply_on_it_is_too_late(self) -> None:
+        for step in ("apply", "verify"):
+            self.web.held = {step: Deferred()}
+            update_id = self.submit(f"1.1.{len(self.web.did)}")
+            error = self.failureResultOf(self.cancel(update_id), RequestError).value
+            self.assertIn("POST /v1/rollback/web", str(error))
+            self.web.held.pop(step).callback(None)
+            self.assertEqual(self.manager.get(update_id).state, UpdateState.SUCCEEDED)
+
+    def test_what_is_over_or_unknown(self) -> None:
+        update_id = self.submit()
+        self.assertEqual(self.failureResultOf(self.cancel(update_id), RequestError).value.fault, RequestFault.PRECONDITION)
+        self.assertEqual(self.failureResultOf(self.cancel("x"), RequestError).value.fault, RequestFault.UNKNOWN)
+
+
+class BackTest(UpdateCase):
+    def back(self, component: str = "web") -> Any:
+        return Deferred.fromCoroutine(self.manager.roll_back(component, peer="root"))
+
+    def test_it_goes_back_as_an_update_does(self) -> None:
+        self.web.version, self.web.back = "2.0.0", "1.9.0"
+        update_id = self.successResultOf(self.back())
+        view = self.over(update_id, UpdateState.SUCCEEDED)
+        self.assertEqual((view.old_version, view.new_version, self.web.runs), ("2.0.0", "1.9.0", "1.9.0"))
+        self.assertEqual(self.intake.did, [])
+
+    def test_a_version_before_that_does_not_run_is_undone(self) -> None:
+        self.web.version, self.web.back = "2.0.0", "1.9.0"
+        self.web.failing = {"verify": UpdateApplyError("it died")}
+        self.over(self.successResultOf(self.back()), UpdateState.ROLLED_BACK)
+        self.assertEqual(self.web.runs, "2.0.0")
+
+    def test_nothing_to_go_back_to(self) -> None:
+        self.assertEqual(self.failureResultOf(self.back(), RequestError).value.fault, RequestFault.PRECONDITION)
+        self.assertEqual(self.failureResultOf(self.back("x"), RequestError).value.fault, RequestFault.UNKNOWN)
+
+    def test_it_needs_no_keys_but_waits_its_turn(self) -> None:
+        self.web.back = "0.9.0"
+        self.intake.held["download"] = Deferred()
+        self.submit()
+        self.failureResultOf(self.back(), RequestError)
+
+
+class NextDaemonTest(UpdateCase):
+    """kill -9 at each step boundary: the next daemon finishes or undoes it."""
+
+    def test_wherever_it_dies_the_next_one_ends_with_a_whole_version(self) -> None:
+        steps: list[tuple[str, Any]] = [
+            *((s, self.intake) for s in ("space", "download", "signature", "manifest")),
+            *((s, self.web) for s in ("plan", "preflight", "apply", "verify", "prune")),
+        ]
+        for number, (step, where) in enumerate(steps):
+            with self.subTest(step=step):
+                self.web.version = self.web.runs = "1.0.0"
+                where.held = {step: Deferred()}
+                self.room.now += number
+                update_id = self.submit()
+                self.die()
+                self.over(update_id, UpdateState.SUCCEEDED)
+                self.assertEqual(self.web.runs, "1.1.0")
+
+    def test_in_the_middle_of_a_roll_back_the_next_one_ends_it(self) -> None:
+        self.web.failing = {"verify": UpdateApplyError("it died")}
+        self.web.held = {"roll_back": Deferred()}
+        update_id = self.submit()
+        self.die()
+        view = self.over(update_id, UpdateState.ROLLED_BACK)
+        self.assertEqual((view.error, self.web.runs), ("it died", "1.0.0"))
+
+    def test_an_update_that_daemons_die_of_ends(self) -> None:
+        for step, where, state, runs in (
+            ("signature", self.intake, UpdateState.FAILED, "1.0.0"),
+            ("verify", self.web, UpdateState.ROLLED_BACK, "1.0.0"),
+        ):
+            with self.subTest(step=step):
+                self.web.version = self.web.runs = "1.0.0"
+                waiter: Any = where
+                waiter.held = {step: Deferred()}
+                self.room.now += 1
+                update_id = self.submit()
+                for _ in range(ATTEMPTS_MAX - 1):
+                    waiter.held = {step: Deferred()}
+                    self.boot()
+                waiter.held = {}
+                self.boot()
+                view = self.over(update_id, state)
+                self.assertIn("3 daemons ended during", view.error)
+                self.assertEqual(self.web.runs, runs)
+
+    def test_a_stop_leaves_it_to_the_next_but_ends_what_is_between_two_versions(self) -> None:
+        self.intake.held = {"download": Deferred()}
+        update_id = self.submit()
+        self.successResultOf(self.stop())
+        self.intake.held = {}
+        self.boot()
+        self.over(update_id, UpdateState.SUCCEEDED)
+        self.web.version = self.web.runs = "1.0.0"
+        self.web.held = {"apply": (applying := Deferred())}
+        again = self.submit("1.3.0")
+        stopping = self.stop()
+        self.assertNoResult(stopping)
+        self.web.held = {"verify": Deferred()}
+        applying.callback(None)
+        self.web.held["verify"].callback(None)
+        self.successResultOf(stopping)
+        self.boot()
+        self.assertEqual(self.manager.get(again).state, UpdateState.SUCCEEDED)
+
+    def test_an_agent_that_left_the_configuration(self) -> None:
+        self.web.held = {"verify": Deferred()}
+        update_id = self.submit()
+        self.web.name = "other"
+        self.boot()
+        view = self.manager.get(update_id)
+        self.assertEqual((view.state, view.code), (UpdateState.FAILED, "D4003"))
+
+    def test_the_daemons_own_update_asks_what_the_other_process_made_of_it(self) -> None:
+        for outcome, state in (
+            (Outcome.CONFIRMED, UpdateState.SUCCEEDED), (Outcome.ROLLED_BACK, UpdateState.ROLLED_BACK),
+            (Outcome.PENDING, UpdateState.SUCCEEDED),
+        ):
+            with self.subTest(outcome=outcome):
+                self.own.did.clear()
+                self.own.version = "1.0.0"
+                self.own.held = {"apply": Deferred()}
+                self.room.now += 1
+                update_id = self.submit(component="daemon")
+                reason = "it crashed at its start" if outcome is Outcome.ROLLED_BACK else ""
+                self.verdict = Verdict(outcome=outcome, reason=reason, evidence={"exit_code": 1})
+                self.die()
+                view = self.over(update_id, state)
+                self.assertEqual(view.error, reason)
+                self.assertEqual("verify" in self.own.did, outcome is Outcome.PENDING)
+                if reason:
+                    self.assertEqual(view.evidence["exit_code"], 1)
+                self.verdict = Verdict()
+
+    def test_left_overs_of_updates_that_are_over_go_and_foreign_files_stay(self) -> None:
+        downloads = self.folder / "downloads"
+        for name in ("20260101000000-0123abcd", "20260101000000-0123abcd.txt", "notes"):
+            (downloads / name).mkdir(parents=True)
+        self.boot()
+        self.assertEqual(self.room.staged(), ["20260101000000-0123abcd.txt", "notes"])
+
+    def test_a_journal_that_cannot_be_read_is_set_aside_and_the_others_count(self) -> None:
+        update_id = self.submit()
+        for name, data in (("20260101000000-00000000.json", b"{"), ("20260101000000-00000001.json", b'{"schema":9}'),
+                           ("20260101000000-00000002.json", b"[" * 100_000)):
+            (self.folder / "state" / name).write_bytes(data)
+        self.boot()
+        self.assertEqual([view.id for view in self.manager.list()], [update_id])
+        self.assertEqual(len(list((self.folder / "state").glob("*.corrupt"))), 3)
+
+
+@pytest.mark.parametrize(
+    ("step", "attempts", "outcome", "expected"),
+    [
+        (UpdateStep.DOWNLOAD, 1, Outcome.NONE, Course.BEGIN),
+        (UpdateStep.PREFLIGHT, ATTEMPTS_MAX, Outcome.NONE, Course.GIVE_UP),
+        (UpdateStep.APPLY, 1, Outcome.NONE, Course.APPLY),
+        (UpdateStep.APPLY, 1, Outcome.PENDING, Course.VERIFY),
+        (UpdateStep.APPLY, ATTEMPTS_MAX, Outcome.NONE, Course.ROLL_BACK),
+        (UpdateStep.APPLY, ATTEMPTS_MAX, Outcome.CONFIRMED, Course.FINISH),
+        (UpdateStep.VERIFY, 2, Outcome.NONE, Course.VERIFY),
+        (UpdateStep.VERIFY, 2, Outcome.ROLLED_BACK, Course.ROLL_BACK),
+        (UpdateStep.PRUNE, 9, Outcome.NONE, Course.FINISH),
+        (UpdateStep.ROLLBACK, 9, Outcome.NONE, Course.ROLL_BACK),
+    ],
+)
+def test_what_the_next_daemon_does(step: UpdateStep, attempts: int, outcome: Outcome, expected: Course) -> None:
+    record = UpdateRecord(id="x", target="web", component="web", version="1", step=step, attempts=attempts)
+    assert course(record, outcome) is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault", "part"),
+    [
+        ({"component": " "}, RequestFault.INVALID, "component is missing"),
+        ({"version": ""}, RequestFault.INVALID, "version is missing"),
+        ({"version": "1" * 200}, RequestFault.INVALID, "longer than 128"),
+        ({"version": "1\n2"}, RequestFault.INVALID, "not printable"),
+        ({"hash": "ab"}, RequestFault.INVALID, "64 hex digits"),
+        ({"signature": "!!"}, RequestFault.INVALID, "not base64"),
+        ({"download_url": ""}, RequestFault.INVALID, "exactly one"),
+        ({"update_data": b"x"}, RequestFault.INVALID, "exactly one"),
+        ({"download_url": "", "update_data": b"x" * 2000}, RequestFault.TOO_LARGE, "max_inline_size"),
+        ({"download_url": "https://x/" + "y" * 5000}, RequestFault.INVALID, "longer than 4096"),
+    ],
+)
+def test_what_is_wrong_with_a_request(changes: dict[str, Any], fault: RequestFault, part: str) -> None:
+    with pytest.raises(RequestError, match=part) as caught:
+        check_request(request(**changes), UpdateConfig(max_inline_size=1000), trusted=True)
+    assert caught.value.fault is fault
+
+
+def test_inline_packages_come_from_proven_callers_only() -> None:
+    asked = request(download_url="", update_data=b"x")
+    check_request(asked, UpdateConfig(), trusted=True)
+    with pytest.raises(RequestError) as caught:
+        check_request(asked, UpdateConfig(), trusted=False)
+    assert caught.value.fault is RequestFault.FORBIDDEN
+
+
+def test_a_record_round_trips() -> None:
+    record = UpdateRecord(id="x", target="web", component="web", version="1", evidence={"a": [1]})
+    assert msgspec.json.decode(msgspec.json.encode(record), type=UpdateRecord) == record
