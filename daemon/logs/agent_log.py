@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from daemon import faults
 from daemon.config.schema import LogsConfig
 from daemon.durable.atomic import fsync_directory
 from daemon.logs.holding import NotHeldError
-from daemon.logs.layout import LIVE, Rotated, opened, rotated_files
+from daemon.logs.layout import Rotated, opened, rotated_files
 from daemon.logs.reading import (
     CHUNK,
     LINE_MAX,
@@ -60,10 +59,16 @@ class Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removed:
-    """What the bounds took."""
+    """What the bounds took, and left.
+
+    Attributes:
+        files, bytes: taken.
+        plain: rotated files left that are not compressed.
+    """
 
     files: int = 0
     bytes: int = 0
+    plain: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +86,12 @@ class Piece:
     lost: int = 0
 
 
+News = Outcome | Look
+"""A rotation that is done, or a look that found the file truncated."""
+
+NOTHING_YET = Look(size=0, inode=0)
+
+
 class AgentLog:
     """The log of one agent.
 
@@ -89,14 +100,21 @@ class AgentLog:
         writers: the pids that may write to it now.
     """
 
+    __slots__ = ("_base", "_lock", "_news", "_rotation", "_seen", "_segments", "folder")
+
     def __init__(self, folder: Path, writers: Callable[[], Sequence[int]]) -> None:
         self.folder = folder
-        self.live = folder / LIVE
         self._rotation = LogRotation(folder, writers)
         self._base = 0  # the position of the live file's first byte
-        self._segments: deque[Segment] = deque(maxlen=SEGMENTS_KEPT)
-        self._seen = Look(size=0, inode=0)
+        self._segments: tuple[Segment, ...] = ()
+        self._seen = NOTHING_YET
         self._lock = threading.RLock()
+        self._news: list[News] = []
+
+    @property
+    def live(self) -> Path:
+        """The file agents write to."""
+        return self._rotation.live
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -114,49 +132,81 @@ class AgentLog:
         return self._rotation.skip
 
     def close(self) -> None:
-        """Gives descriptors back."""
-        self._rotation.close()
+        """Gives descriptors back, unless a call hangs in the disk with them. Never blocks."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._rotation.close()
+            finally:
+                self._lock.release()
 
-    def recover(self) -> None:
+    def take_news(self) -> list[News]:
+        """What happened to the log since this was asked before, each thing once, whichever call it happened
+        in: one that nobody waits for any longer, a reader's, or the run that meant it. Never blocks.
+        """
+        taken = []
+        while self._news:
+            taken.append(self._news.pop(0))  # one step for the interpreter: an append beside it is not lost
+        return taken
+
+    def recover(self) -> Look:
         """Mends what a daemon that died left.
+
+        Returns:
+            what is there now.
 
         Raises:
             OSError: the disk refuses.
         """
         with self._alone():
-            if self.folder.is_dir():
+            if not self.folder.is_dir():
+                return NOTHING_YET
+            try:
                 self._rotation.recover()
-                self._rotation.take_finished()  # nobody has read anything yet
-                self.look()
+            finally:
+                self._take(self._rotation.take_finished())
+            return self._look()
 
     # ----------------------------------------------------------------- rotation
 
-    def look(self) -> Look:
-        """How large the live file is.
+    def look(self) -> Look | None:
+        """How large the live file is, once a rotation that broke off is mended; None while another call is in
+        this log, which may take its time.
 
         Raises:
-            OSError: it cannot be looked at, or the disk refuses to remember that it was truncated.
+            OSError: it cannot be looked at or mended, or the disk refuses to remember that it was truncated.
         """
-        with self._alone():
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self._look()
+        finally:
+            self._lock.release()
+
+    def _look(self) -> Look:
+        if self._rotation.broken_off:
             try:
-                with opened(self.live) as fd:
-                    facts = os.fstat(fd)
-                    seen = self._seen
-                    handed = self._rotation.changed_hands(fd)
-                    # What happened while nobody looked is no news.
-                    truncated = bool(seen.inode) and (
-                        handed or facts.st_ino != seen.inode or facts.st_size < seen.size
-                    )
-                    if truncated:
-                        self._rotation.forget(fd)
-                        self._base += seen.size
-                    self._seen = Look(size=facts.st_size, inode=facts.st_ino)
-                    return replace(self._seen, truncated=truncated)
-            except FileNotFoundError:
-                gone = bool(self._seen.inode)
-                self._base += self._seen.size
-                self._seen = Look(size=0, inode=0)
-                return replace(self._seen, truncated=gone)
+                self._rotation.mend()
+            finally:
+                self._take(self._rotation.take_finished())
+        seen = self._seen
+        try:
+            with opened(self.live) as fd:
+                facts = os.fstat(fd)
+                handed = self._rotation.changed_hands(fd)
+                # What happened while nobody looked is no news.
+                truncated = bool(seen.inode) and (
+                    handed or facts.st_ino != seen.inode or facts.st_size < seen.size
+                )
+                if truncated:
+                    self._rotation.forget(fd)
+                found = Look(size=facts.st_size, inode=facts.st_ino, truncated=truncated)
+        except FileNotFoundError:
+            found = Look(size=0, inode=0, truncated=bool(seen.inode))
+        if found.truncated:
+            self._base += seen.size
+            self._news.append(found)
+        self._seen = replace(found, truncated=False)
+        return found
 
     def rotate(self, limits: LogsConfig) -> Outcome | None:
         """Cuts the live file; None where nothing can be cut yet.
@@ -168,26 +218,25 @@ class AgentLog:
             try:
                 outcome = self._rotation.rotate(limits.max_size)
             except (OSError, NotHeldError):
-                self._account(self._rotation.take_finished())
+                self._take(self._rotation.take_finished())
                 raise
-            self._account(outcome)
+            self._take(outcome)
             return outcome
 
-    def _account(self, outcome: Outcome | None) -> None:
+    def _take(self, outcome: Outcome | None) -> None:
         """Positions stay what they are."""
         if outcome is None:
             return
         if outcome.inode:
             self._forget_segment(outcome.inode)  # of a file that was removed: its number is used again
-            self._segments.append(Segment(
-                start=self._base + outcome.begin, end=self._base + outcome.end, inode=outcome.inode
-            ))
+            new = Segment(start=self._base + outcome.begin, end=self._base + outcome.end, inode=outcome.inode)
+            self._segments = (*self._segments[-SEGMENTS_KEPT + 1 :], new)
         self._base += outcome.taken
         self._seen = replace(self._seen, size=max(0, self._seen.size - outcome.taken))
+        self._news.append(outcome)
 
     def _forget_segment(self, inode: int) -> None:
-        kept = (segment for segment in self._segments if segment.inode != inode)
-        self._segments = deque(kept, maxlen=SEGMENTS_KEPT)
+        self._segments = tuple(segment for segment in self._segments if segment.inode != inode)
 
     # ------------------------------------------------------------------- bounds
 
@@ -202,7 +251,7 @@ class AgentLog:
                 return Removed()
             files = rotated_files(self.folder)
             total = sum(each.size for each in files) + self._seen.size
-            removed = Removed()
+            taken = freed = 0
             kept = len(files)
             for each in reversed(files):
                 too_old = limits.max_age > 0 and now_at - each.modified_at > limits.max_age
@@ -212,8 +261,9 @@ class AgentLog:
                 self._forget_segment(each.inode)
                 kept -= 1
                 total -= each.size
-                removed = Removed(files=removed.files + 1, bytes=removed.bytes + each.size)
-            return removed
+                taken, freed = taken + 1, freed + each.size
+            plain = sum(not each.compressed for each in files[:kept])
+            return Removed(files=taken, bytes=freed, plain=plain)
 
     def uncompressed(self) -> list[Rotated]:
         """The rotated files that are not compressed, the oldest first.
@@ -240,10 +290,9 @@ class AgentLog:
                     fsync_directory(self.folder)
                     faults.hit("logs.compressed")
                     each.path.unlink()
-                    self._segments = deque(
-                        (replace(s, inode=new) if s.inode == inode else s
-                         for s in self._segments if s.inode != new),
-                        maxlen=SEGMENTS_KEPT,
+                    self._segments = tuple(
+                        replace(s, inode=new) if s.inode == inode else s
+                        for s in self._segments if s.inode != new
                     )
                     return
             made.unlink(missing_ok=True)  # a bound has taken it meanwhile
@@ -258,7 +307,7 @@ class AgentLog:
         """
         with self._alone():
             wanted = Wanted(lines, grep)
-            self.look()
+            self._look()
             with suppress(FileNotFoundError), opened(self.live) as fd:
                 take_backwards(fd, self._rotation.skip, os.fstat(fd).st_size, wanted)
             self._take_rotated(wanted, lines)
@@ -284,7 +333,7 @@ class AgentLog:
         """
         with self._alone():
             wanted = Wanted(lines, grep)
-            self.look()
+            self._look()
             position = self._base + self._rotation.skip
             with suppress(FileNotFoundError), opened(self.live) as fd:
                 end = last_whole(fd, self._rotation.skip, os.fstat(fd).st_size)
@@ -304,7 +353,7 @@ class AgentLog:
             OSError: a file cannot be read.
         """
         with self._alone():
-            self.look()
+            self._look()
             live = self._base + self._rotation.skip
             if position >= live:
                 with suppress(FileNotFoundError), opened(self.live) as fd:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,33 +14,30 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from daemon.aio.notify import Notifier, TakeBack
+from daemon.aio.notify import Notifier
 from daemon.aio.periodic import Periodic, periodic
-from daemon.aio.reactor import Clock, DelayedCall
+from daemon.aio.reactor import Clock
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.config.schema import LogsConfig
 from daemon.durable.explain import storage_error
 from daemon.errors import StorageError
 from daemon.interfaces import AlertSink, EventSink, WallClock
-from daemon.logs.agent_log import AgentLog, Look
+from daemon.logs.agent_log import AgentLog, Look, Removed
+from daemon.logs.book import Illness, LogBook
 from daemon.logs.compressing import Press
 from daemon.logs.following import LogFollower
 from daemon.logs.holding import NotHeldError
+from daemon.logs.looks import Found, Looks
 from daemon.logs.rotation import Outcome
-from daemon.model.event import Severity
+from daemon.logs.trouble import LogTrouble
 
 log = Logger()
 
-LOOK_S = 1.0  # between two looks at a log that grows
-QUIET_LOOKS = 5  # looks at which it did not grow, until the kernel is asked to tell
-LOOK_LANE = "logs"
-LOOK_DEADLINE_S = 20.0
+CARE_LANE = "logs-care"  # what concerns all logs, one after another: a hundred agents need no hundred threads
+CARE_DEADLINE_S = 20.0  # for one log; a disk that takes longer holds the others up no further
 ROTATE_DEADLINE_S = 300.0
 READ_DEADLINE_S = 30.0
 SWEEP_S = 3600.0  # for max_age
-RETRY_FIRST_S = 5.0
-RETRY_MOST_S = 300.0
-ALERT = "log_storage"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,30 +54,6 @@ class LogStats:
     rotation_failures_total: int = 0
     compress_failures_total: int = 0
     followers: int = 0
-
-
-@dataclass(slots=True)
-class _Book:
-    """One agent's log under care."""
-
-    agent_id: str
-    log: AgentLog
-    limits: LogsConfig
-    size: int = 0
-    quiet: int = 0
-    uncut: int = -1
-    busy: bool = False
-    ready: bool = False
-    failing: str = ""
-    retry_s: float = RETRY_FIRST_S
-    not_before_s: float = 0.0
-    watch: TakeBack | None = None
-    followers: set[LogFollower] = field(default_factory=set)
-
-    @property
-    def lane(self) -> str:
-        """Its own: a rotation or a reader of one log holds up nobody else's."""
-        return f"logs:{self.agent_id}"
 
 
 class LogManager(Service):
@@ -105,16 +79,15 @@ class LogManager(Service):
         self._wall = wall
         self._threads = threads
         self._notifier = notifier
-        self._events = events
-        self._alerts = alerts
         self._writers = writers
-        self._books: dict[str, _Book] = {}
-        self._growing: dict[str, _Book] = {}
-        self._tick: DelayedCall | None = None
+        self._trouble = LogTrouble(clock, events, alerts)
+        self._looks = Looks(clock, threads, notifier, self._seen, self._heed)
+        self._books: dict[str, LogBook] = {}
+        self._waiting: deque[LogBook] = deque()
+        self._caring = False
         self._sweeps: Periodic | None = None
         self._work: set[Deferred[None]] = set()
         self._press = Press(threads)
-        self._complained = False
         self._stats = LogStats()
 
     def stats(self) -> LogStats:
@@ -124,33 +97,35 @@ class LogManager(Service):
 
     @property
     def failing(self) -> Mapping[str, str]:
-        """The agents whose logs cannot be rotated now, and why."""
-        return {book.agent_id: book.failing for book in self._books.values() if book.failing}
+        """The agents with whose logs something is wrong now, and what."""
+        return {book.agent_id: list(book.ills.values())[-1] for book in self._books.values() if book.ills}
 
     # --------------------------------------------------------------------- life
 
     def apply(self, limits: Mapping[str, LogsConfig]) -> None:
         """Takes a configuration, by agent. The files of an agent that has left stay where they are."""
-        for agent_id in [known for known in self._books if known not in limits]:
-            self._let_go(self._books.pop(agent_id))
+        for agent_id in [each for each in self._books if each not in limits]:
+            book = self._books.pop(agent_id)
+            self._let_go(book)
+            book.log.close()
         for agent_id, each in limits.items():
-            book = self._books.get(agent_id)
-            if book is None:
+            known = self._books.get(agent_id)
+            if known is None:
                 agent_log = AgentLog(self._logs_dir / agent_id, partial(self._writers, agent_id))
-                self._books[agent_id] = book = _Book(agent_id, agent_log, each)
-                if self.running:
-                    self._begin(book)
-            elif book.limits != each:
-                book.limits = each
-                if book.ready:
-                    self._grows(book)  # smaller bounds hold at once
-                    self._do(book, self._keep(book))
+                self._books[agent_id] = book = LogBook(agent_id, agent_log, each)
+                self._care_for(book)
+            elif known.limits != each:
+                known.limits = each
+                if known.ready:
+                    self._looks.grows(known)  # smaller bounds hold at once
+                    self._care_for(known)
 
     def startService(self) -> None:
         """Mends what a daemon that died left, then watches."""
         super().startService()
+        self._looks.start()
         for book in self._books.values():
-            self._begin(book)
+            self._care_for(book)
         self._sweeps = periodic(self._clock, SWEEP_S, self._sweep, name="ages of logs", phase_s=SWEEP_S)
 
     def stopService(self) -> Deferred[None]:
@@ -159,15 +134,14 @@ class LogManager(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        if self._tick is not None:
-            self._tick.cancel()
-            self._tick = None
+        self._looks.stop()
         if self._sweeps is not None:
             await self._sweeps.stop()
             self._sweeps = None
         for book in self._books.values():
             self._let_go(book)
-        await DeferredList(list(self._work))
+        while self._work:
+            await DeferredList(list(self._work))
         for book in self._books.values():
             book.log.close()
 
@@ -175,223 +149,198 @@ class LogManager(Service):
         """A new process writes: its log may have come to be."""
         book = self._books.get(agent_id)
         if book is not None and book.ready and book.watch is None:
-            self._grows(book)
+            self._looks.grows(book)
 
-    def _let_go(self, book: _Book) -> None:
-        self._growing.pop(book.agent_id, None)
-        if book.watch is not None:
-            book.watch()
-            book.watch = None
-        for follower in tuple(book.followers):
+    def _let_go(self, book: LogBook) -> None:
+        self._looks.leave(book)
+        for follower in book.followers:
             follower.close()
-        self._alerts.clear(ALERT, agent_id=book.agent_id)
+        self._trouble.forget(book)
 
-    def _do(self, book: _Book, work: Any) -> None:
-        """Work on one log that nobody waits for, but the stop of the service."""
+    def _do(self, work: Any) -> None:
+        """Work that nobody waits for, but the stop of the service."""
         done: Deferred[None] = Deferred.fromCoroutine(work)
         self._work.add(done)
 
         def ended(result: Failure | None) -> None:
             self._work.discard(done)
             if isinstance(result, Failure):
-                log.failure("the log of agent {agent_id}", failure=result, agent_id=book.agent_id)
+                log.failure("the care of agents' logs", failure=result)
 
         done.addBoth(ended)
 
+    def _under_care(self, book: LogBook) -> bool:
+        return bool(self.running) and self._books.get(book.agent_id) is book
+
+    # ---------------------------------------------------------------------- care
+
+    def _care_for(self, book: LogBook) -> None:
+        """It is mended, where that is to come, and kept within its bounds: after those that came before."""
+        if not self.running or book in self._waiting:
+            return
+        self._waiting.append(book)
+        if not self._caring:
+            self._caring = True
+            self._do(self._care())
+
+    async def _care(self) -> None:
+        """One log after another, on one thread. One that hangs is told after its deadline, and holds that
+        thread; the others then go on without waiting for each other, each on its own.
+        """
+        try:
+            while self._waiting:
+                book = self._waiting.popleft()
+                if self._under_care(book) and not await self._cared(book, CARE_LANE, CARE_DEADLINE_S):
+                    self._do(self._cared(book, book.lane, ROTATE_DEADLINE_S))
+        finally:
+            self._caring = False
+
+    async def _cared(self, book: LogBook, lane: str, deadline_s: float) -> bool:
+        """False where the lane took no call."""
+        if book.ready:
+            return await self._bound(book, lane, deadline_s)
+        found: tuple[Look, Removed | OSError] | None = None
+        try:
+            found = await self._threads.run(
+                lane, deadline_s, take_over, book.log, book.limits, self._wall()
+            )
+        except (OSError, LaneBusy, LaneTimeout) as error:
+            if self._elsewhere(lane, error):
+                return False
+            self._failed(book, Illness.UNMENDED, error)
+        book.ready = True
+        if self._under_care(book):
+            self._looks.grows(book)
+            self._hear(book)
+            if found is not None:
+                self._seen(book, found[0])
+                self._bounded(book, found[1])
+        return True
+
+    def _elsewhere(self, lane: str, error: Exception) -> bool:
+        """Whether another log holds that lane, so that this one is to be asked on its own."""
+        return lane == CARE_LANE and isinstance(error, LaneBusy) and bool(self.running)
+
+    async def _bound(self, book: LogBook, lane: str, deadline_s: float) -> bool:
+        """Its bounds hold, then it is compressed. False where the lane took no call."""
+        removed: Removed | Exception
+        try:
+            removed = await self._threads.run(lane, deadline_s, enforced, book.log, book.limits, self._wall())
+        except (LaneBusy, LaneTimeout) as error:
+            if self._elsewhere(lane, error):
+                return False
+            removed = error
+        self._bounded(book, removed)
+        return True
+
+    def _bounded(self, book: LogBook, removed: Removed | Exception) -> None:
+        if isinstance(removed, Exception):
+            self._failed(book, Illness.UNBOUNDED, removed)
+            self._looks.grows(book)  # the looks try it again
+            return
+        self._trouble.over(book, Illness.UNBOUNDED)
+        self._stats.removed_files_total += removed.files
+        self._stats.removed_bytes_total += removed.bytes
+        if removed.files:
+            log.debug(
+                "agent {agent_id}: {files} rotated log file(s), {bytes} bytes, removed by its bounds",
+                agent_id=book.agent_id, files=removed.files, bytes=removed.bytes,
+            )
+        if book.limits.compress and removed.plain and self.running:
+            self._do(self._compress(book))
+
+    async def _compress(self, book: LogBook) -> None:
+        self._stats.compress_failures_total += await self._press.compress(book.log, book.lane)
+
+    def _sweep(self) -> None:
+        """Hourly: what has become too old."""
+        for book in self._books.values():
+            if book.limits.max_age > 0 and book.ready and not book.busy:
+                self._care_for(book)
+
     # --------------------------------------------------------------------- looks
 
-    def _begin(self, book: _Book) -> None:
-        self._do(book, self._recover(book))
+    def _heed(self, book: LogBook) -> bool:
+        """Takes what happened to a log, also in calls whose end nobody waited for; whether a look is due."""
+        if self._hear(book):
+            self._care_for(book)  # as after every rotation
+        return not book.refused or self._clock.seconds() >= book.not_before_s
 
-    async def _recover(self, book: _Book) -> None:
-        book.busy = True
-        try:
-            await self._threads.run(book.lane, ROTATE_DEADLINE_S, book.log.recover)
-        except (OSError, LaneBusy, LaneTimeout) as error:
-            self._failed(book, error)
-        finally:
-            book.busy = False
-        book.ready = True
-        if self.running:
-            await self._keep(book)
-            self._grows(book)
+    def _hear(self, book: LogBook, awaited: Outcome | None = None) -> bool:
+        """Takes what happened to a log; whether there was a rotation besides the one that was waited for."""
+        late = False
+        for news in book.log.take_news():
+            if isinstance(news, Look):
+                self._stats.truncations_total += 1
+                self._trouble.truncated(book, news)
+            else:
+                late |= news is not awaited
+                self._rotated(book, news, late=news is not awaited)
+        return late
 
-    def _grows(self, book: _Book) -> None:
-        """It is looked at from now on."""
-        if book.watch is not None:
-            book.watch()
-            book.watch = None
-        book.quiet = 0
-        if self._books.get(book.agent_id) is book and self.running:
-            self._growing[book.agent_id] = book
-            if self._tick is None:
-                self._tick = self._clock.callLater(LOOK_S, self._look)
-
-    def _look(self) -> None:
-        self._tick = None
-        books = [book for book in self._growing.values() if not book.busy]
-        if not books:
-            self._again()
-            return
-        for book in books:
-            book.busy = True
-        done = self._threads.run(LOOK_LANE, LOOK_DEADLINE_S, look_at, [book.log for book in books])
-        done.addBoth(self._looked, books)
-        done.addErrback(lambda failure: log.failure("a look at logs", failure=failure))
-
-    def _again(self) -> None:
-        if self._growing and self._tick is None and self.running:
-            self._tick = self._clock.callLater(LOOK_S, self._look)
-
-    def _looked(self, result: list[Look | OSError] | Failure, books: list[_Book]) -> None:
-        for book in books:
-            book.busy = False
-        if isinstance(result, Failure):
-            self._again()
-            result.trap(LaneBusy, LaneTimeout)
-            return  # a disk that hangs: the metadata says so louder
-        if self.running:
-            for book, look in zip(books, result, strict=True):
-                if self._books.get(book.agent_id) is book:
-                    self._seen(book, look)
-            self._again()
-
-    def _seen(self, book: _Book, look: Look | OSError) -> None:
-        if isinstance(look, OSError):
-            self._failed(book, look)
-            return
-        if look.truncated:
-            self._truncated(book, look)
-        if look.size != book.size:
-            book.quiet = 0
-            book.size = look.size
-        else:
-            book.quiet += 1
-        due = self._clock.seconds() >= book.not_before_s and look.size != book.uncut
-        if look.size > book.limits.max_size and due:
-            self._do(book, self._rotate(book))
-        elif book.quiet >= QUIET_LOOKS and not book.failing:
-            self._rest(book)
-
-    def _rest(self, book: _Book) -> None:
-        """It does not grow: the kernel tells when it does again."""
-        try:
-            book.watch = self._notifier.once(book.log.live, lambda: self._grows(book))
-        except FileNotFoundError:
-            pass  # it comes with a process, which we hear of
-        except OSError as error:
-            if not self._complained:
-                self._complained = True
-                log.warn("logs are looked at every second: {error}", error=str(error))
-            return
-        self._growing.pop(book.agent_id, None)
-
-    def _truncated(self, book: _Book, look: Look) -> None:
-        self._stats.truncations_total += 1
-        if look.inode:
-            text = (
-                f"agent {book.agent_id}: its log was truncated or replaced by somebody else, perhaps by the "
-                "agent itself (echo > /dev/stderr does that; >> does not); lines may be lost"
-            )
-        else:
-            text = (
-                f"agent {book.agent_id}: its log file was removed while it writes; what it writes is lost "
-                "until the agent is restarted"
-            )
-        log.warn("{text}", text=text, agent_id=book.agent_id)
-        self._events.publish(
-            "agent.log_truncated", text, severity=Severity.WARN, agent_id=book.agent_id,
-            data={"size": look.size},
-        )
+    def _seen(self, book: LogBook, found: Found) -> bool:
+        """Acts on a look; whether the kernel may tell from now on."""
+        self._heed(book)
+        if found is None:
+            return False
+        if isinstance(found, OSError):
+            self._failed(book, Illness.UNSEEN, found)
+            return False
+        self._trouble.over(book, Illness.UNSEEN, Illness.UNMENDED)
+        book.size = found.size
+        if found.size <= book.limits.max_size:
+            self._trouble.over(book, Illness.UNROTATED, how="its log is within its size again")
+        elif found.size != book.uncut:
+            self._do(self._rotate(book))
+            return False
+        if Illness.UNBOUNDED in book.ills:
+            self._care_for(book)
+        return not book.refused
 
     # ------------------------------------------------------------------ rotation
 
-    async def _rotate(self, book: _Book) -> None:
+    async def _rotate(self, book: LogBook) -> None:
         book.busy = True
         try:
             outcome = await self._threads.run(book.lane, ROTATE_DEADLINE_S, book.log.rotate, book.limits)
         except (OSError, NotHeldError, LaneBusy, LaneTimeout) as error:
-            self._failed(book, error)
+            self._hear(book)
+            self._failed(book, Illness.UNROTATED, error)
             return
         finally:
             book.busy = False
         if outcome is None:
             book.uncut = book.size  # a line that does not end: nothing to do until more comes
             return
-        book.uncut = -1
-        self._rotated(book, outcome)
-        await self._keep(book)
+        self._hear(book, outcome)
+        await self._bound(book, book.lane, ROTATE_DEADLINE_S)
 
-    def _rotated(self, book: _Book, outcome: Outcome) -> None:
+    def _rotated(self, book: LogBook, outcome: Outcome, *, late: bool) -> None:
+        """Each rotation comes here once, whoever finished it."""
+        book.uncut = -1
         book.size = max(0, book.size - outcome.taken)
         self._stats.rotations_total += 1
         self._stats.fallback_rotations_total += outcome.way == "truncate"
-        book.retry_s, book.not_before_s = RETRY_FIRST_S, 0.0
-        if outcome.way != "drop":
-            self._well(book)
-            log.debug("the log of agent {agent_id} is rotated ({way}, {taken} bytes)",
-                      agent_id=book.agent_id, way=outcome.way, taken=outcome.taken)
-            return
-        self._stats.dropped_bytes_total += outcome.dropped_bytes
-        self._stats.dropped_lines_total += outcome.dropped_lines
-        text = (
-            f"agent {book.agent_id}: no room to keep its log: {outcome.dropped_lines} lines "
-            f"({outcome.dropped_bytes} bytes) are dropped; free space on the filesystem of work_dir"
-        )
-        self._events.publish(
-            "agent.log_dropped", text, severity=Severity.ERROR, agent_id=book.agent_id,
-            data={"code": "D1004", "bytes": outcome.dropped_bytes, "lines": outcome.dropped_lines},
-        )
-        self._ill(book, text)
-
-    async def _keep(self, book: _Book) -> None:
-        """Bounds, then compression."""
-        try:
-            removed = await self._threads.run(
-                book.lane, ROTATE_DEADLINE_S, book.log.enforce, book.limits, self._wall()
+        amount = f"({outcome.way}, {outcome.taken} bytes)"
+        how = ""
+        if outcome.mended:
+            how = f"a rotation of its log that had broken off is finished {amount}"
+        elif late:
+            how = f"a rotation of its log has ended after its deadline {amount}"
+        ends = [Illness.UNROTATED] if outcome.way == "drop" else [Illness.UNROTATED, Illness.DROPPING]
+        if not self._trouble.over(book, *ends, how=how):
+            (log.info if how else log.debug)(
+                "agent {agent_id}: {how}", agent_id=book.agent_id, how=how or f"its log is rotated {amount}"
             )
-        except (OSError, LaneBusy, LaneTimeout) as error:
-            self._failed(book, error)
-            return
-        self._stats.removed_files_total += removed.files
-        self._stats.removed_bytes_total += removed.bytes
-        if removed.files:
-            log.info(
-                "agent {agent_id}: {files} rotated log file(s), {bytes} bytes, removed by its bounds",
-                agent_id=book.agent_id, files=removed.files, bytes=removed.bytes,
-            )
-        if book.limits.compress:
-            self._stats.compress_failures_total += await self._press.compress(book.log, book.lane)
+        if outcome.way == "drop":
+            self._stats.dropped_bytes_total += outcome.dropped_bytes
+            self._stats.dropped_lines_total += outcome.dropped_lines
+            self._trouble.dropped(book, outcome)
 
-    def _sweep(self) -> None:
-        """Hourly: what has become too old."""
-        for book in self._books.values():
-            if book.limits.max_age > 0 and book.ready and not book.busy:
-                self._do(book, self._keep(book))
-
-    # ------------------------------------------------------------------- trouble
-
-    def _failed(self, book: _Book, error: Exception) -> None:
-        self._stats.rotation_failures_total += 1
-        book.not_before_s = self._clock.seconds() + book.retry_s
-        book.retry_s = min(RETRY_MOST_S, book.retry_s * 2)
-        cause = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        self._ill(
-            book, f"agent {book.agent_id}: its log cannot be rotated: {cause}; it grows on, and rotation is "
-            f"tried again; check the disk of {book.log.folder}",
-        )
-
-    def _ill(self, book: _Book, text: str) -> None:
-        if not book.failing:
-            log.error("D1004 {text}", text=text, error_code="D1004", agent_id=book.agent_id)
-        book.failing = text
-        self._alerts.raise_alert(ALERT, text, agent_id=book.agent_id, severity=Severity.ERROR)
-
-    def _well(self, book: _Book) -> None:
-        if book.failing:
-            book.failing = ""
-            log.info("the log of agent {agent_id} is rotated again", agent_id=book.agent_id)
-            self._alerts.clear(ALERT, agent_id=book.agent_id, message="its log is rotated again")
+    def _failed(self, book: LogBook, illness: Illness, error: Exception) -> None:
+        self._stats.rotation_failures_total += illness in (Illness.UNROTATED, Illness.UNMENDED)
+        if self._under_care(book):
+            self._trouble.failed(book, illness, error)
 
     # ------------------------------------------------------------------- reading
 
@@ -424,18 +373,29 @@ class LogManager(Service):
         book = self._books[agent_id]
         follower = LogFollower(
             book.log, book.lane, lines, grep, self._clock, self._threads, self._notifier,
-            book.followers.discard,
+            lambda ended: _without(book, ended),
         )
-        book.followers.add(follower)
+        book.followers |= {follower}
         return follower
 
 
-def look_at(logs: Sequence[AgentLog]) -> list[Look | OSError]:
-    """A look at each; one that cannot be looked at does not hold up the others. Blocks."""
-    found: list[Look | OSError] = []
-    for each in logs:
-        try:
-            found.append(each.look())
-        except OSError as error:
-            found.append(error)
-    return found
+def _without(book: LogBook, follower: LogFollower) -> None:
+    book.followers -= {follower}
+
+
+def take_over(agent_log: AgentLog, limits: LogsConfig, now_at: float) -> tuple[Look, Removed | OSError]:
+    """Mends a log and holds its bounds. Blocks.
+
+    Raises:
+        OSError: it cannot be mended.
+    """
+    look = agent_log.recover()
+    return look, enforced(agent_log, limits, now_at)
+
+
+def enforced(agent_log: AgentLog, limits: LogsConfig, now_at: float) -> Removed | OSError:
+    """Holds the bounds of a log. Blocks."""
+    try:
+        return agent_log.enforce(limits, now_at)
+    except OSError as error:
+        return error

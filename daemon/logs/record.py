@@ -85,6 +85,8 @@ class RotationRecord:
         state: as of the last write.
     """
 
+    __slots__ = ("_fd", "_sequence", "state")
+
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:

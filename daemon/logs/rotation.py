@@ -46,6 +46,7 @@ class Outcome:
         begin, end: which bytes of it were copied, offsets before the cut; equal for a drop.
         inode: of the new rotated file, 0 for none.
         dropped_bytes, dropped_lines: what was not copied.
+        mended: it had broken off, in this daemon or one before, and was finished afterwards.
     """
 
     way: str
@@ -55,6 +56,7 @@ class Outcome:
     inode: int = 0
     dropped_bytes: int = 0
     dropped_lines: int = 0
+    mended: bool = False
 
 
 class LogRotation:
@@ -65,14 +67,23 @@ class LogRotation:
         writers: the pids that may write to it now; asked only by the fallback.
     """
 
+    __slots__ = ("_finished", "_lossless", "_record", "_writers", "folder")
+
     def __init__(self, folder: Path, writers: Callable[[], Sequence[int]]) -> None:
         self.folder = folder
-        self.live = folder / LIVE
-        self._copy = folder / COPY
         self._writers = writers
         self._record: RotationRecord | None = None
         self._finished: Outcome | None = None
         self._lossless = True  # until this filesystem says no
+
+    @property
+    def live(self) -> Path:
+        """The file agents write to. Made anew each time: a hundred quiet logs keep no paths."""
+        return self.folder / LIVE
+
+    @property
+    def _copy(self) -> Path:
+        return self.folder / COPY
 
     def close(self) -> None:
         """Gives descriptors back."""
@@ -87,8 +98,15 @@ class LogRotation:
 
     @property
     def broken_off(self) -> bool:
-        """Whether a rotation is half done: :meth:`mend` comes before anything else."""
-        return self._opened_record().state.pending is not None
+        """Whether a rotation is half done: :meth:`mend` comes before anything else.
+
+        Raises:
+            OSError: the disk does not say.
+        """
+        try:
+            return self._opened_record().state.pending is not None
+        except FileNotFoundError:  # no folder, no log
+            return False
 
     # ---------------------------------------------------------------- recovery
 
@@ -149,11 +167,11 @@ class LogRotation:
         if pending.kind == "drop":
             return Outcome(
                 way="drop", taken=taken, begin=begin, end=end, dropped_bytes=end - begin,
-                dropped_lines=pending.lines,
+                dropped_lines=pending.lines, mended=True,
             )
         first = self.folder / f"{LIVE}.1"
         inode = first.stat().st_ino if first.exists() else 0
-        return Outcome(way=pending.kind, taken=taken, begin=begin, end=end, inode=inode)
+        return Outcome(way=pending.kind, taken=taken, begin=begin, end=end, inode=inode, mended=True)
 
     def take_finished(self) -> Outcome | None:
         """What was finished by :meth:`mend`, or by a rotation that failed at its very end; once."""
@@ -169,6 +187,8 @@ class LogRotation:
 
     def changed_hands(self, fd: int) -> bool:
         """Whether somebody else truncated or replaced the live file; what was remembered of it goes then.
+
+        Never while a rotation is half done: its own cut looks like somebody else's, and its note would go.
 
         Raises:
             OSError: the disk refuses to remember.

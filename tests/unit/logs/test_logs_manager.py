@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from daemon import faults
 from daemon.config.schema import LogsConfig
 from daemon.errors import StorageError
+from daemon.logs.agent_log import AgentLog
 from daemon.logs.following import LogFollower, LogStreamClosed
 from daemon.logs.layout import rotated_files
 from daemon.logs.manager import LogManager
@@ -72,7 +73,7 @@ class Care(LogsCase):
         self.assertEqual(self.notifier.watches, 1)
         looks = len(self.threads.calls)
         self.wait(100)
-        self.assertLessEqual(len(self.threads.calls) - looks, 100)  # b has no file yet and is asked for
+        self.assertEqual((len(self.threads.calls) - looks, self.clock.getDelayedCalls()[1:]), (0, []))  # the sweep alone
         self.write(b"y\n")
         self.assertEqual(self.notifier.watches, 0)
 
@@ -114,13 +115,43 @@ class Care(LogsCase):
         self.assertEqual(len(rotated_files(self.root / "a")), 0)
 
     def test_an_agent_that_left_is_let_alone_and_keeps_its_files(self) -> None:
-        self.write(lines(0, 700))
+        self.write(lines(0, 10))
         self.start()
         self.logs.apply({})
+        self.write(lines(10, 700))
         self.wait(10)
         self.assertEqual(rotated_files(self.root / "a"), [])
         self.assertTrue(self.live.exists())
         self.assertEqual(self.tail(10), [])
+
+    def test_a_log_that_grows_now_and_then_is_looked_at_twice_each_time(self) -> None:
+        self.start()
+        self.wait(10)
+        for n in range(5):
+            looks = len(self.threads.calls)
+            self.write(lines(n, n + 1))
+            self.logs.process_changed("a")
+            self.wait(10)
+            self.assertEqual(self.threads.calls[looks:], ["logs"] * 2)
+            self.assertEqual(self.notifier.watches, 1)
+
+    def test_all_logs_are_mended_and_bounded_on_one_lane(self) -> None:
+        for each in "abcdefgh":
+            (self.root / each).mkdir(exist_ok=True)
+            append(self.root / each / "agent.log", lines(0, 10))
+        self.logs.apply({each: LogsConfig(max_size=10_000, max_age=3600.0) for each in "abcdefgh"})
+        self.start()
+        self.wait(10)
+        self.clock.advance(3600)
+        self.assertEqual(set(self.threads.calls), {"logs", "logs-care"})
+        self.assertEqual(self.threads.calls.count("logs-care"), 16)
+
+    def test_a_log_that_is_too_large_at_the_start_is_rotated_at_once(self) -> None:
+        self.write(lines(0, 700))
+        self.start()
+        self.assertEqual(self.logs.stats().rotations_total, 1)
+        self.wait(3)
+        self.assertEqual(self.logs.stats().rotations_total, 1)
 
     def test_a_log_that_comes_with_its_first_process_is_found(self) -> None:
         self.start()
@@ -155,6 +186,112 @@ class Trouble(LogsCase):
         self.assertEqual((self.alerts.standing, dict(self.logs.failing)), ({}, {}))
         self.assertEqual(self.tail(10_000), lines(0, 700).split(b"\n")[:-1])
 
+    def break_off(self, fault: str, upto: int) -> None:
+        """A rotation that breaks off at that step, of a log of that many lines."""
+        faults.arm({"HOSTDAEMON_FAULT": fault})
+        self.write(lines(upto - 700, upto))
+        self.wait(2)
+        self.assertEqual(list(self.logs.failing), ["a"])
+
+    def test_a_rotation_that_broke_off_is_finished_by_a_look_counted_once_and_ends_the_alert(self) -> None:
+        self.start()
+        self.write(lines(0, 700))
+        self.wait(3)  # from now on a part of the live file is copied already
+        for n, point in enumerate(["logs.collapsed", "logs.rename"], start=2):
+            with self.subTest(point=point):
+                self.break_off(f"{point}:1:eio", n * 700)
+                self.assertEqual(self.logs.stats().rotations_total, n - 1)
+                faults.arm({})
+                self.wait(10)  # the live file is small by now: nothing is to be rotated
+                self.assertEqual((self.alerts.standing, dict(self.logs.failing)), ({}, {}))
+                self.assertEqual(self.logs.stats().rotations_total, n)
+                self.assertIn("broken off is finished", self.alerts.told[-1].message)
+                self.wait(60)
+                self.assertEqual(self.logs.stats().rotations_total, n)
+                self.assertEqual(self.tail(10_000), lines(0, n * 700).split(b"\n")[:-1])
+                self.assertEqual(self.notifier.watches, 1)
+
+    def test_a_rotation_that_broke_off_is_finished_by_a_reader_and_counted(self) -> None:
+        self.start()
+        self.break_off("logs.rename:1:eio", 700)
+        faults.arm({})
+        self.assertEqual(self.tail(10_000), lines(0, 700).split(b"\n")[:-1])
+        self.wait(1)
+        self.assertEqual((self.logs.stats().rotations_total, self.alerts.standing), (1, {}))
+
+    def test_a_rotation_that_a_dead_daemon_left_is_counted_by_the_next_one(self) -> None:
+        for way in ("collapse", "drop"):
+            with self.subTest(way=way):
+                log = AgentLog(self.root / "a", lambda: ())
+                log.recover()
+                append(self.live, lines(0, 700))
+                fault = {"collapse": "logs.rename:1:eio", "drop": "logs.copy:1:enospc,logs.collapsed:1:eio"}[way]
+                faults.arm({"HOSTDAEMON_FAULT": fault})
+                with self.assertRaises(OSError):
+                    log.rotate(LIMITS)
+                log.close()
+                faults.arm({})
+                before = self.logs.stats().rotations_total
+                self.logs.apply({})
+                self.logs.apply({"a": LIMITS})
+                if not self.logs.running:
+                    self.start()
+                self.wait(5)
+                self.assertEqual(self.logs.stats().rotations_total - before, 1)
+        self.assertGreater(self.logs.stats().dropped_lines_total, 600)
+        self.assertEqual([e.type for e in self.events.published], ["agent.log_dropped"])
+
+    def test_a_rotation_that_comes_through_after_its_deadline_is_counted_once_and_ends_the_alert(self) -> None:
+        self.logs.apply({"a": LogsConfig(max_size=10_000)})
+        self.start()
+        self.threads.hang("logs:a")
+        self.write(lines(0, 700))
+        self.wait(305)
+        self.assertIn("no answer within 300 s", self.alerts.standing["a", "log_storage"].message)
+        failures = self.logs.stats().rotation_failures_total
+        self.assertEqual((self.logs.stats().rotations_total, failures), (0, 1))
+        self.threads.release("logs:a")
+        self.wait(2)
+        self.assertEqual((self.alerts.standing, dict(self.logs.failing)), ({}, {}))
+        self.assertIn("ended after its deadline", self.alerts.told[-1].message)
+        self.assertEqual([f.compressed for f in rotated_files(self.root / "a")], [True])  # as after every rotation
+        self.wait(400)
+        self.assertEqual((self.logs.stats().rotations_total, self.logs.stats().rotation_failures_total), (1, 1))
+        self.assertEqual(self.tail(10_000), lines(0, 700).split(b"\n")[:-1])
+
+    def test_one_log_that_hangs_at_the_start_is_told_and_holds_the_others_up_once(self) -> None:
+        (self.root / "b").mkdir()
+        append(self.root / "b" / "agent.log", lines(0, 700))
+        self.threads.hang("logs-care")  # in the first one, a
+        self.start()
+        self.wait(10)
+        self.assertEqual(rotated_files(self.root / "b"), [])
+        self.wait(11)
+        self.assertIn("cannot be mended", self.alerts.standing["a", "log_storage"].message)
+        self.assertEqual(list(self.logs.failing), ["a"])
+        self.assertEqual(len(rotated_files(self.root / "b")), 1)
+        self.assertEqual(self.threads.stuck, ("logs-care",))
+        self.logs.apply({"a": LIMITS, "b": LIMITS, "c": LIMITS})  # nor does it hold up a new one
+        self.assertIn("logs:c", self.threads.calls)
+        self.threads.release("logs-care")
+        self.wait(10)
+        self.assertEqual((self.alerts.standing, dict(self.logs.failing)), ({}, {}))
+
+    def test_bounds_that_cannot_be_held_are_told_and_tried_again(self) -> None:
+        self.write(lines(0, 10))
+        self.start()
+        self.wait(5)
+        self.threads.hang("logs-care")
+        self.threads.hang("logs:a")
+        self.logs.apply({"a": LogsConfig(max_size=10_000, max_files=1, compress=False)})
+        self.wait(25)
+        self.assertIn("within their bounds: logs-care: no answer", self.alerts.standing["a", "log_storage"].message)
+        self.threads.release("logs-care")
+        self.threads.release("logs:a")
+        self.wait(10)
+        self.assertEqual((self.alerts.standing, self.notifier.watches), ({}, 1))
+        self.assertEqual(self.logs.stats().rotation_failures_total, 0)
+
     def test_a_full_disk_drops_and_says_how_much(self) -> None:
         self.start()
         faults.arm({"HOSTDAEMON_FAULT": "logs.copy:1:enospc"})
@@ -183,6 +320,16 @@ class Trouble(LogsCase):
         self.wait(2)
         self.assertIn("removed while it writes", self.events.published[-1].message)
         self.assertEqual(self.logs.stats().truncations_total, 2)
+
+    def test_what_a_reader_noticed_first_is_told_too(self) -> None:
+        self.write(lines(0, 100))
+        self.start()
+        self.wait(1)
+        os.truncate(self.live, 0)
+        self.notifier.touch(self.live)
+        self.tail(10)
+        self.wait(1)
+        self.assertEqual((self.logs.stats().truncations_total, len(self.events.published)), (1, 1))
 
     def test_a_hanging_disk_holds_neither_the_others_nor_the_stop(self) -> None:
         self.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from daemon.logs.compressing import compress
 from daemon.logs.holding import NotHeldError
 from daemon.logs.layout import rotated_files
 from daemon.logs.record import SLOT_BYTES, Pending, RotationRecord, State
+from daemon.logs.rotation import Outcome
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -275,6 +277,50 @@ def test_a_disk_that_breaks_in_the_middle_loses_nothing(folder: Path, point: str
         faults.arm({})
         log.rotate(LIMITS)
         assert whole_text(log) == lines(0, wrote)
+
+
+@pytest.mark.parametrize("point", ["logs.record", "logs.journal", "logs.collapse", "logs.collapsed", "logs.rename"])
+def test_a_look_finishes_a_rotation_that_broke_off_and_never_takes_it_for_somebody_elses(folder: Path, point: str) -> None:
+    log, wrote, rotated = new(folder), 0, 0
+    for _ in range(3):  # from the second on a part of the live file is copied already
+        append(log.live, lines(wrote, wrote + 700))
+        wrote += 700
+        faults.arm({"HOSTDAEMON_FAULT": f"{point}:1:eio"})
+        with pytest.raises(OSError, match="Input/output"):
+            log.rotate(LIMITS)
+        faults.arm({})
+        look = log.look()
+        assert look is not None and not look.truncated
+        if look.size > LIMITS.max_size:  # it had not come to the cut
+            assert log.rotate(LIMITS) is not None
+        news = [each for each in log.take_news() if isinstance(each, Outcome)]
+        assert len(news) == 1 and log.take_news() == []
+        rotated += 1
+        assert len(rotated_files(folder)) == rotated
+        assert whole_text(log) == lines(0, wrote)
+
+
+def test_while_a_call_is_in_a_log_a_look_does_not_wait_for_it(tmp_path: Path) -> None:
+    log, inside, out = new(tmp_path), threading.Event(), threading.Event()
+
+    def writers() -> list[int]:
+        inside.set()
+        out.wait(10)
+        return []
+
+    append(log.live, lines(0, 700))
+    log = new(tmp_path, writers)
+    log._rotation._lossless = False  # as on tmpfs: the fallback asks who writes
+    thread = threading.Thread(target=log.rotate, args=(LIMITS,))
+    thread.start()
+    try:
+        assert inside.wait(10)
+        assert log.look() is None
+    finally:
+        out.set()
+        thread.join(10)
+    look = log.look()
+    assert look is not None and look.size == 0 and len(log.take_news()) == 1
 
 
 def test_a_log_truncated_by_somebody_else_is_noticed_and_read_from_its_new_head(folder: Path) -> None:
