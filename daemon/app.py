@@ -243,13 +243,19 @@ class HostDaemon(MultiService):
         if not isinstance(stream, RotatingStream):
             return
 
-        def later(work: Callable[[], None]) -> None:
+        def compress(work: Callable[[], None]) -> None:
             done = self.parts.threads.run("log-gzip", 0, work)
             done.addErrback(lambda failure: self.log.warn(
                 "the daemon's rotated log stays uncompressed: {error}", error=failure.getErrorMessage()
             ))
 
-        stream.later = later
+        # Both come from the middle of a line, of whatever thread: a turn later.
+        stream.attend(
+            lambda work: self._reactor.callFromThread(compress, work),
+            lambda text: self._reactor.callFromThread(
+                lambda: self.log.warn("{text}", text=text, error_code="D1004")
+            ),
+        )
 
     async def _open_heartbeats(self) -> None:
         """Without the default socket there is no start; an agent's own path may fail by itself."""

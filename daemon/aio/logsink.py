@@ -1,7 +1,7 @@
 """Where a program's log goes: one line per event, JSON or text, to stderr or a file.
 
 Twisted's own chatter (ports that open and close) counts as debug. A line that cannot be written is
-counted, never raised: a full disk must not end the work.
+counted, never raised: a full disk must not end the work. Whoever looks at stderr hears of it.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, BinaryIO, Protocol, cast
 
 import msgspec
@@ -21,6 +23,7 @@ from zope.interface import implementer
 from daemon.errors import StorageError
 from daemon.model.moment import rfc3339
 
+TELL_EVERY_S = 60.0  # at most so often stderr hears that lines are lost
 MAX_TEXT = 4000  # characters of one field; a traceback is cut at its head, its end says more
 
 RANKS = {"debug": 0, "info": 1, "warn": 2, "error": 3}
@@ -141,7 +144,7 @@ def is_terminal(stream: LogStream) -> bool:
 
 @implementer(ILogObserver)
 class LogSink:
-    """The log observer of a program.
+    """The log observer of a program; events come from any of its threads.
 
     Args:
         level: debug, info, warn or error: the least that is written.
@@ -157,6 +160,8 @@ class LogSink:
         self.lost_total = 0
         self._untold = 0  # lines lost since the last one that was written
         self._torn = False  # the last line that was written has no end
+        self._tell_at_s = 0.0  # monotonic; not before that stderr hears of lost lines again
+        self._lock = threading.RLock()
         self._pinned = pinned
         self._stream = stream
         self.apply(level, json, stream)
@@ -173,11 +178,12 @@ class LogSink:
 
     def apply(self, level: str, json: bool, stream: LogStream) -> None:
         """Another level, format and stream from the next line on; the old stream is closed."""
-        old, self._stream = self._stream, stream
-        self._least = RANKS[level]
-        self._line = json_line if json else text_line
-        if old is not stream:
-            old.close()
+        with self._lock:
+            old, self._stream = self._stream, stream
+            self._least = RANKS[level]
+            self._line = json_line if json else text_line
+            if old is not stream:
+                old.close()
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Writes one event."""
@@ -188,12 +194,24 @@ class LogSink:
         except (ValueError, TypeError, OverflowError, msgspec.MsgspecError):
             self.lost_total += 1
             return
-        try:
-            self._write(self._gap() + line if self._untold else line)
-            self._untold = 0
-        except (OSError, ValueError):
-            self.lost_total += 1
-            self._untold += 1
+        with self._lock:
+            try:
+                self._write(self._gap() + line if self._untold else line)
+                self._untold = 0
+            except (OSError, ValueError) as error:
+                self.lost_total += 1
+                self._untold += 1
+                self._lament(error)
+
+    def _lament(self, error: OSError | ValueError) -> None:
+        """The log cannot say that it cannot be written."""
+        now_s = time.monotonic()
+        if now_s < self._tell_at_s:
+            return
+        self._tell_at_s = now_s + TELL_EVERY_S
+        cause = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        with suppress(OSError, ValueError):  # nobody is there to hear it
+            self.tell_stderr(f"the log cannot be written, its lines are lost and counted: {cause}")
 
     def _gap(self) -> bytes:
         """Says what is missing, where a reader would look for it."""

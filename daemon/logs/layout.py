@@ -90,10 +90,13 @@ def clear_leftovers(folder: Path, live: str = LIVE) -> None:
             each.path.with_suffix("").unlink(missing_ok=True)
 
 
-def make_first(folder: Path, copy: Path, live: str = LIVE) -> Path:
+def make_first(folder: Path, copy: Path, live: str = LIVE, *, durable: bool = True) -> Path:
     """Makes a finished copy the newest rotated file, the others move up by one.
 
     Only the files without a gap before them move, so that it can be done again after a crash in its middle.
+
+    Args:
+        durable: bring it to the platter, which may take long.
 
     Raises:
         OSError: a file cannot be renamed.
@@ -109,5 +112,6 @@ def make_first(folder: Path, copy: Path, live: str = LIVE) -> Path:
         faults.hit("logs.shift")
     first = folder / f"{live}.1"
     copy.rename(first)
-    fsync_directory(folder)
+    if durable:
+        fsync_directory(folder)
     return first

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import os
 import re
+import signal
 import socket
 import threading
 from pathlib import Path
@@ -135,3 +137,27 @@ def test_a_full_disk_drops_counts_and_says_so_while_the_agent_runs_on(daemon: Da
     metrics = daemon.request("GET", "/metrics")[1]
     dropped = re.search(r"^hostdaemon_log_dropped_bytes_total ([\d.e+]+)", metrics, re.M)
     assert dropped and float(dropped[1]) > 0
+
+
+def test_the_daemons_own_log_is_opened_anew_by_a_hang_up_and_made_again_when_it_is_gone(daemon: Daemon) -> None:
+    daemon.configure(shell("a", "exec sleep 1000000"))
+    daemon.start()
+    moved = daemon.log.with_name("moved")
+    daemon.log.rename(moved)  # logrotate
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_for("the new file", lambda: daemon.log.exists() and "SIGHUP" in daemon.log_text())
+    assert "is ready" in moved.read_text()
+    daemon.log.unlink()
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_for("the new file", lambda: daemon.log.exists() and "SIGHUP" in daemon.log_text())
+    daemon.log.unlink()
+    daemon.log.mkdir()  # nothing can be opened there
+    os.kill(daemon.pid, signal.SIGHUP)
+    lost = re.compile(r"^hostdaemon_log_lines_lost_total ([\d.e+]+)", re.M)
+    wait_for("lines that are counted", lambda: float(lost.findall(daemon.request("GET", "/metrics")[1])[0]) > 0)
+    daemon.log.rmdir()
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_for("the new file", lambda: daemon.log.exists() and "SIGHUP" in daemon.log_text())
+    assert "of this log could not be written" in daemon.log_text()
+    assert "Traceback" not in daemon.log_text() + moved.read_text()
+    daemon.agent_in("a", "running")

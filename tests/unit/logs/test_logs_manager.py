@@ -6,9 +6,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
-import pytest
 from logs_support import append, lines, rotated_text
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -21,7 +19,6 @@ from daemon.logs.agent_log import AgentLog
 from daemon.logs.following import LogFollower, LogStreamClosed
 from daemon.logs.layout import rotated_files
 from daemon.logs.manager import LogManager
-from daemon.logs.own import RotatingStream
 from tests.fakes.directory import FakeEvents
 from tests.fakes.notify import FakeNotifier
 from tests.fakes.supervised import FakeAlerts
@@ -455,38 +452,3 @@ class Following(LogsCase):
         self.wait(11)
         self.failureResultOf(waiting, StorageError)
         follower.close()
-
-
-def test_the_daemons_own_log_is_rotated_bounded_and_compressed(tmp_path: Path) -> None:
-    path = tmp_path / "daemon.log"
-    path.write_bytes(b"line before\n")
-    (tmp_path / "daemon.log.old").write_bytes(b"not ours\n")
-    stream = RotatingStream(path, "daemon.log_file", max_bytes=1000, max_files=2)
-    later: list[Any] = []
-    stream.later = later.append
-    for n in range(200):
-        stream.write(b"line %d of the daemon\n" % n)
-    assert stream.rotations_total == len(later) > 3
-    assert [f.number for f in rotated_files(tmp_path, "daemon.log")] == [1, 2]
-    assert path.stat().st_size <= 1000 and path.read_bytes().endswith(b"line 199 of the daemon\n")
-    later[-1]()
-    assert [f.compressed for f in rotated_files(tmp_path, "daemon.log")] == [True, True]
-    stream.write(b"x" * 990 + b"\n")
-    assert [f.compressed for f in rotated_files(tmp_path, "daemon.log")] == [False, True]
-    path.rename(tmp_path / "moved")  # logrotate
-    stream.reopen()
-    stream.write(b"anew\n")
-    assert path.read_bytes() == b"anew\n"
-    stream.close()
-    assert (tmp_path / "daemon.log.old").exists()
-
-
-def test_a_rotation_of_the_own_log_that_fails_costs_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "f"
-    folder.mkdir()
-    stream = RotatingStream(folder / "daemon.log", "daemon.log_file", max_bytes=100)
-    monkeypatch.setattr("daemon.logs.own.rotated_files", lambda *a: (_ for _ in ()).throw(OSError(5, "broken")))
-    for n in range(50):
-        stream.write(b"line %d\n" % n)
-    assert stream.failures_total == 1 and stream.rotations_total == 0
-    assert (folder / "daemon.log").read_bytes().count(b"\n") == 50
