@@ -9,6 +9,8 @@ import re
 import signal
 import socket
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from tests.system.harness import Daemon, shell, wait_for
 
 WRITER = 'i=0; while ((i < {count})); do echo "line $i padding-padding-padding-padding-padding-padding"; ((i++)); done; echo done; exec sleep 1000000'
+POINTS = ("logs.copy", "logs.journal", "logs.rename", "logs.collapse", "logs.collapsed")
 LOGS = "logs: {{max_size: {size}, max_files: 100, compress: {compress}, max_total: 1GiB}}"
 
 
@@ -52,11 +55,17 @@ def on_disk(daemon: Daemon, agent_id: str) -> list[int]:
     return rotated + [n for n in first if not rotated or n > rotated[-1]] + lived
 
 
-def settled(daemon: Daemon, size: int) -> None:
+def settled(daemon: Daemon, agent_id: str, size: int) -> None:
     """Waits until the live file is small and no rotation is in its middle."""
-    live = folder(daemon, "writer") / "agent.log"
+    live = folder(daemon, agent_id) / "agent.log"
     copy = live.with_name(".agent.log.copy")
     wait_for("the last rotation", lambda: live.stat().st_size < size and not copy.exists(), 30)
+
+
+def written(daemon: Daemon, agent_id: str) -> None:
+    """Waits until the writer has written everything."""
+    live = folder(daemon, agent_id) / "agent.log"
+    wait_for("the writer's end", lambda: live.read_bytes().endswith(b"done\n"), 60)
 
 
 class Follower(threading.Thread):
@@ -84,44 +93,69 @@ class Follower(threading.Thread):
             self.data += more
 
 
-@pytest.mark.parametrize("compress", ["false", "true"])
-def test_every_line_exactly_once_over_rotations_and_deaths_of_the_daemon(daemon: Daemon, compress: str) -> None:
-    count = 60_000
-    daemon.configure(shell("writer", WRITER.format(count=count), LOGS.format(size=200_000, compress=compress)))
+def test_every_line_exactly_once_over_rotations_and_deaths_of_the_daemon(daemon: Daemon) -> None:
+    count, agents = 60_000, {"plain": "false", "packed": "true"}
+    daemon.configure("".join(
+        shell(agent_id, WRITER.format(count=count), LOGS.format(size=200_000, compress=compress))
+        for agent_id, compress in agents.items()
+    ))
     daemon.start()
-    daemon.agent_in("writer", "running")
-    follower = Follower(daemon, "/v1/agents/writer/logs?follow=true&lines=10000")
-    wait_for("a rotation", lambda: list(folder(daemon, "writer").glob("agent.log.1*")))
+    followers = []
+    for agent_id in agents:
+        daemon.agent_in(agent_id, "running")
+        followers.append(Follower(daemon, f"/v1/agents/{agent_id}/logs?follow=true&lines=10000"))
+    for agent_id in agents:
+        wait_for("a rotation", lambda agent_id=agent_id: list(folder(daemon, agent_id).glob("agent.log.1*")))
     daemon.kill()
-    followed = numbers(follower.data[: follower.data.rfind(b"\n") + 1])
-    assert followed == list(range(followed[0], followed[-1] + 1)), "a follower saw a line twice or not at all"
+    for follower in followers:
+        followed = numbers(follower.data[: follower.data.rfind(b"\n") + 1])
+        assert followed == list(range(followed[0], followed[-1] + 1)), "a follower saw a line twice or not at all"
     daemon.start()
-    live = folder(daemon, "writer") / "agent.log"
-    wait_for("the writer's end", lambda: live.read_bytes().endswith(b"done\n"), 60)
-    settled(daemon, 400_000)
-    if compress == "true":
-        wait_for("compression", lambda: all(
-            p.suffix == ".gz" for p in folder(daemon, "writer").glob("agent.log.*")), 30)
-    assert on_disk(daemon, "writer") == list(range(count))
-    served = numbers(whole_log(daemon, "writer"))
-    assert served == list(range(count - len(served), count)) and len(served) >= 9_999
-    text = daemon.request("GET", "/v1/agents/writer/logs?lines=3&grep=line%20777%20")[1]
-    assert text.startswith("line 777 padding")
+    for agent_id in agents:
+        written(daemon, agent_id)
+        settled(daemon, agent_id, 400_000)
+    wait_for("compression", lambda: all(p.suffix == ".gz" for p in folder(daemon, "packed").glob("agent.log.*")), 30)
+    for agent_id in agents:
+        assert on_disk(daemon, agent_id) == list(range(count))
+        served = numbers(whole_log(daemon, agent_id))
+        assert served == list(range(count - len(served), count)) and len(served) >= 9_999
+        text = daemon.request("GET", f"/v1/agents/{agent_id}/logs?lines=3&grep=line%20777%20")[1]
+        assert text.startswith("line 777 padding")
 
 
-@pytest.mark.parametrize("point", ["logs.copy", "logs.journal", "logs.rename", "logs.collapse", "logs.collapsed"])
-def test_a_death_at_each_step_of_a_rotation_loses_and_doubles_nothing(daemon: Daemon, point: str) -> None:
+@pytest.fixture
+def daemons(daemon: Daemon) -> Iterator[dict[str, Daemon]]:
+    """A daemon for each step of a rotation, each in a directory of its own."""
+    made = {}
+    for number, point in enumerate(POINTS):
+        root = daemon.root / str(number)
+        root.mkdir()
+        made[point] = Daemon(root)
+    try:
+        yield made
+    finally:
+        for each in made.values():
+            each.clean_up()
+
+
+def test_a_death_at_each_step_of_a_rotation_loses_and_doubles_nothing(daemons: dict[str, Daemon]) -> None:
     count = 8_000
-    daemon.configure(shell("writer", WRITER.format(count=count), LOGS.format(size=100_000, compress="false")))
-    daemon.spawn(fault=f"{point}:1")
-    assert daemon.process is not None
-    daemon.process.wait(30)
-    daemon.process = None
-    daemon.start()
-    live = folder(daemon, "writer") / "agent.log"
-    wait_for("the writer's end", lambda: live.read_bytes().endswith(b"done\n"), 60)
-    settled(daemon, 200_000)
-    assert on_disk(daemon, "writer") == list(range(count))
+
+    def die_and_come_back(point: str) -> None:
+        daemon = daemons[point]
+        daemon.configure(shell("writer", WRITER.format(count=count), LOGS.format(size=100_000, compress="false")))
+        daemon.spawn(fault=f"{point}:1")
+        assert daemon.process is not None
+        assert daemon.process.wait(30) == -signal.SIGKILL, point
+        daemon.process = None
+        daemon.start()
+        written(daemon, "writer")
+        settled(daemon, "writer", 200_000)
+        assert on_disk(daemon, "writer") == list(range(count)), point
+
+    # Side by side: each waits for starts and looks, a second each.
+    with ThreadPoolExecutor(len(POINTS)) as pool:
+        assert len(list(pool.map(die_and_come_back, POINTS))) == len(POINTS)
 
 
 def test_a_full_disk_drops_counts_and_says_so_while_the_agent_runs_on(daemon: Daemon) -> None:
@@ -129,7 +163,7 @@ def test_a_full_disk_drops_counts_and_says_so_while_the_agent_runs_on(daemon: Da
         shell("writer", WRITER.format(count=6_000), LOGS.format(size=100_000, compress="false")))
     daemon.start(fault="logs.copy:1:enospc")
     live = folder(daemon, "writer") / "agent.log"
-    wait_for("the writer's end", lambda: live.read_bytes().endswith(b"done\n"), 60)
+    written(daemon, "writer")
     wait_for("the room that was made", lambda: live.stat().st_size < 200_000, 30)
     [*_, event] = wait_for("the report", lambda: daemon.events("agent.log_dropped"))
     assert event["agent_id"] == "writer" and event["data"]["bytes"] > 0

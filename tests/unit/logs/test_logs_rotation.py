@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -114,28 +114,56 @@ def test_the_state_survives_the_daemon(folder: Path) -> None:
 
 
 SCRIPT = """
-import sys
+import os, sys, traceback
 from pathlib import Path
 from daemon import faults
 from daemon.logs.agent_log import AgentLog
 from daemon.config.schema import LogsConfig
-log = AgentLog(Path(sys.argv[1]), lambda: [int(sys.argv[3])] if sys.argv[3] != "0" else [])
-faults.arm({"HOSTDAEMON_FAULT": sys.argv[2]})
-log.recover()
-log.rotate(LogsConfig(max_size=10_000))
+
+def rotate(folder, fault, writer):
+    log = AgentLog(Path(folder), lambda: [int(writer)] if writer != "0" else [])
+    faults.arm({"HOSTDAEMON_FAULT": fault})
+    log.recover()
+    log.rotate(LogsConfig(max_size=10_000))
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        try:
+            rotate(*line.rstrip("\\n").split("\\t"))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 POINTS = ["logs.copy", "logs.record", "logs.journal", "logs.collapse", "logs.collapsed", "logs.rename", "logs.shift",
           "logs.renamed"]
+Die = Callable[..., int]
 
 
-def rotate_and_die(folder: Path, fault: str, writer: int = 0) -> int:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(folder), fault, str(writer)], cwd=ROOT,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert done.returncode in (0, -9), done.stderr
-    return done.returncode
+@pytest.fixture(scope="module")
+def rotate_and_die() -> Iterator[Die]:
+    """Rotates a log in a process of its own, which dies at a step: 0 or -9. One interpreter forks them all, for
+    starting one takes longer than everything they do."""
+    parent = subprocess.Popen([sys.executable, "-c", SCRIPT], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert parent.stdin is not None and parent.stdout is not None
+
+    def die(folder: Path, fault: str, writer: int = 0) -> int:
+        assert parent.stdin is not None and parent.stdout is not None
+        print(folder, fault, writer, sep="\t", file=parent.stdin, flush=True)
+        status = int(parent.stdout.readline())
+        assert status in (0, -9), status
+        return status
+
+    yield die
+    parent.stdin.close()
+    assert parent.wait(10) == 0
+    parent.stdout.close()
 
 
-def test_a_death_at_every_step_loses_and_doubles_nothing(folder: Path) -> None:
+def test_a_death_at_every_step_loses_and_doubles_nothing(folder: Path, rotate_and_die: Die) -> None:
     log, wrote = new(folder), 0
     for _ in range(2):  # rotated files that have to move
         append(log.live, lines(wrote, wrote + 700))
@@ -202,7 +230,7 @@ def test_three_million_lines_at_full_speed(folder: Path) -> None:
     write_and_rotate(folder, 3_000_000, 20)
 
 
-def test_writers_left_stopped_by_a_death_go_on_with_the_next_daemon(tmp_path: Path) -> None:
+def test_writers_left_stopped_by_a_death_go_on_with_the_next_daemon(tmp_path: Path, rotate_and_die: Die) -> None:
     for folder in mounted("tmpfs", tmp_path):
         folder.mkdir(exist_ok=True)
         sleeper = subprocess.Popen(["sleep", "1000"], start_new_session=True)
