@@ -18,7 +18,7 @@ from daemon import faults
 from daemon.config.schema import LogsConfig
 from daemon.durable.atomic import fsync_directory
 from daemon.logs.holding import NotHeldError
-from daemon.logs.layout import Rotated, opened, rotated_files
+from daemon.logs.layout import LIVE, Rotated, opened, rotated_files
 from daemon.logs.reading import (
     CHUNK,
     LINE_MAX,
@@ -190,7 +190,7 @@ class AgentLog:
                 self._take(self._rotation.take_finished())
         seen = self._seen
         try:
-            with opened(self.live) as fd:
+            with opened(f"{self.folder}/{LIVE}") as fd:  # text: making a path costs more than the look
                 facts = os.fstat(fd)
                 handed = self._rotation.changed_hands(fd)
                 # What happened while nobody looked is no news.
@@ -199,13 +199,16 @@ class AgentLog:
                 )
                 if truncated:
                     self._rotation.forget(fd)
+                elif (facts.st_size, facts.st_ino) == (seen.size, seen.inode):
+                    return seen
                 found = Look(size=facts.st_size, inode=facts.st_ino, truncated=truncated)
         except FileNotFoundError:
             found = Look(size=0, inode=0, truncated=bool(seen.inode))
+        self._seen = found
         if found.truncated:
             self._base += seen.size
             self._news.append(found)
-        self._seen = replace(found, truncated=False)
+            self._seen = replace(found, truncated=False)
         return found
 
     def rotate(self, limits: LogsConfig) -> Outcome | None:

@@ -36,7 +36,7 @@ class Rotated:
 
 
 @contextmanager
-def opened(path: Path, flags: int = os.O_RDONLY, mode: int = 0o640) -> Iterator[int]:
+def opened(path: Path | str, flags: int = os.O_RDONLY, mode: int = 0o640) -> Iterator[int]:
     """A descriptor of a plain file, never through a link, never waiting for a FIFO.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -190,34 +191,31 @@ WRITER = """
 import os, sys, time
 fd = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 n = 0
-while n < int(sys.argv[2]):
+while n < int(sys.argv[2]) or not os.path.exists(sys.argv[3]):
     os.write(fd, b"".join(b"line %d of the log\\n" % i for i in range(n, n + 10))); n += 10
-print("done", flush=True)
+print(n, flush=True)
 time.sleep(1000)
 """
 
 
-def write_and_rotate(folder: Path, count: int, rotations: int) -> None:
-    log = new(folder)
-    writer = subprocess.Popen([sys.executable, "-S", "-E", "-c", WRITER, str(log.live), str(count)],
+def write_and_rotate(folder: Path, least: int, rotations: int) -> None:
+    """Rotates under a writer, until both have done so much."""
+    log, end = new(folder), folder / "end"
+    writer = subprocess.Popen([sys.executable, "-S", "-E", "-c", WRITER, str(log.live), str(least), str(end)],
                               stdout=subprocess.PIPE)
     log = new(folder, lambda: [writer.pid])
+    assert writer.stdout is not None
     try:
         done = 0
-        while done < rotations or writer.poll() is None:
+        while not select.select([writer.stdout], [], [], 0)[0]:
             size = log.live.stat().st_size if log.live.exists() else 0
-            if size > 100_000 and log.rotate(LogsConfig(max_size=100_000)) is not None:
-                done += 1
-            elif log.live.exists() and rotated_text(folder).count(b"\n") + log.live.read_bytes().count(b"\n") >= count:
-                break
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == b"done\n"
-        assert whole_text(log) == lines(0, count)
-        assert done >= rotations
+            done += size > 100_000 and log.rotate(LogsConfig(max_size=100_000)) is not None
+            if done >= rotations:
+                end.touch()
+        assert whole_text(log) == lines(0, int(writer.stdout.readline()))
     finally:
         writer.kill()
         writer.wait()
-        assert writer.stdout is not None
         writer.stdout.close()
 
 
@@ -240,7 +238,11 @@ def test_writers_left_stopped_by_a_death_go_on_with_the_next_daemon(tmp_path: Pa
             state = Path(f"/proc/{sleeper.pid}/stat").read_text().rpartition(")")[2].split()[0]
             assert state == "T"
             assert whole_text(new(folder)) == lines(0, 700)
-            state = Path(f"/proc/{sleeper.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            for _ in range(500):  # it runs for a moment before it sleeps again
+                state = Path(f"/proc/{sleeper.pid}/stat").read_text().rpartition(")")[2].split()[0]
+                if state == "S":
+                    break
+                time.sleep(0.01)
             assert state == "S"
         finally:
             sleeper.kill()
