@@ -179,7 +179,10 @@ class LogManager(Service):
         if not self.running or book in self._waiting:
             return
         self._waiting.append(book)
-        if not self._caring:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._waiting and not self._caring and self.running:
             self._caring = True
             self._do(self._care())
 
@@ -194,6 +197,7 @@ class LogManager(Service):
                     self._do(self._cared(book, book.lane, ROTATE_DEADLINE_S))
         finally:
             self._caring = False
+            self._go_on()  # a fault in one is logged, and no reason to leave the others
 
     async def _cared(self, book: LogBook, lane: str, deadline_s: float) -> bool:
         """False where the lane took no call."""
