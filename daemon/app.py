@@ -99,7 +99,7 @@ class HostDaemon(MultiService):
             checks={
                 "config": lambda: "",
                 "agents": lambda: "" if self._adopted else "agents are being taken back",
-                "heartbeat-socket": lambda: "" if parts.heartbeats.listening else "not listening",
+                "heartbeat-socket": lambda: parts.heartbeats.error,
                 "http": lambda: self.http.tcp_error,
                 "control-socket": lambda: self.http.control_error,
                 **({"grpc": lambda: self.uplink.error} if config.daemon.grpc_port else {}),
@@ -130,6 +130,8 @@ class HostDaemon(MultiService):
             control_path=config.daemon.control_socket,
             control_gid=group_id(config.daemon.control_group),
             our_names=names_of_host(self._facts.hostname, config.daemon.http_host),
+            notifier=parts.notifier,
+            events=parts.bus,
         )
         for name, service in (
             ("agents", parts.agents), ("collectors", parts.collectors), ("health", parts.health),

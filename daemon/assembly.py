@@ -148,7 +148,7 @@ def make_parts(loaded: LoadedConfig, reactor: Any, sink: LogSink, facts: NodeFac
     factory = CollectorFactory(services, bus)
     collectors = CollectorManager(reactor, threads, wall, bus, factory.build(config.collectors))
     heartbeats = HeartbeatReceiver(
-        reactor, wall, agents, bus, socket_paths(config),
+        reactor, wall, agents, bus, socket_paths(config), notifier=notifier, make_folder=paths.make,
         require_pid_match=beat.require_pid_match, max_rate=math.ceil(beat.max_rate), cores=cores,
     )
     http_heartbeats = HTTPHeartbeatReceiver(

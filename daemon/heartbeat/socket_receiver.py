@@ -13,9 +13,11 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
+from daemon.aio.notify import Notifier
 from daemon.aio.sleep import sleep
+from daemon.aio.socket_watch import SocketWatch
 from daemon.aio.unix_socket import SHARED_MODE, inode_of, make_room
-from daemon.errors import ListenError
+from daemon.errors import DaemonError, ListenError
 from daemon.heartbeat.connection import Desk, HeartbeatConnection
 from daemon.heartbeat.crowd import Crowd, connection_limit
 from daemon.heartbeat.intake import Books
@@ -25,6 +27,7 @@ from daemon.heartbeat.peer import Peer, SocketPeer
 from daemon.heartbeat.stats import SocketStats, Tally
 from daemon.heartbeat.turns import Turns
 from daemon.interfaces import AgentDirectory, EventSink, WallClock
+from daemon.model.event import Severity
 
 log = Logger()
 
@@ -64,8 +67,10 @@ class HeartbeatReceiver(Service):
         reactor: IReactorUNIX and IReactorTime.
         wall: our wall clock.
         directory: who is who among processes and agents.
-        events: where attempts to speak for another's agent are told.
+        events: where attempts to speak for another's agent are told, and sockets that were lost.
         paths: sockets to listen on, the default one first, then agents' own; their directories exist.
+        notifier: tells when the file of a socket goes from its place.
+        make_folder: makes the folder of our own sockets again, where that is gone too; raises DaemonError.
         require_pid_match: False relaxes the peer rules for agents in another pid namespace.
         max_rate: messages per second and connection, 0 for no limit.
         cores: CPUs of this host.
@@ -83,6 +88,8 @@ class HeartbeatReceiver(Service):
         events: EventSink,
         paths: Sequence[str],
         *,
+        notifier: Notifier,
+        make_folder: Callable[[], None] = lambda: None,
         require_pid_match: bool = True,
         max_rate: int = 0,
         cores: int = 1,
@@ -90,8 +97,13 @@ class HeartbeatReceiver(Service):
         peer_of: Callable[[Any], Peer] = _peer_of,
     ) -> None:
         self._reactor = reactor
+        self._events = events
+        self._notifier = notifier
+        self._make_folder = make_folder
         self._paths = tuple(dict.fromkeys(paths))
         self._ports: dict[str, _Port] = {}
+        self._watches: dict[str, SocketWatch] = {}
+        self._lost: dict[str, str] = {}  # sockets that could not be bound anew, and why
         self._lock = DeferredLock()
         self._stopped = False
         self._all_gone: Deferred[None] | None = None
@@ -129,6 +141,12 @@ class HeartbeatReceiver(Service):
         """The sockets that are listened to."""
         return tuple(path for path in self._paths if path in self._ports)
 
+    @property
+    def error(self) -> str:
+        """Why the default socket is not listened to; empty when it is. Agents' own do not count."""
+        default = self._paths[0] if self._paths else ""
+        return "" if default in self._ports else self._lost.get(default, "not listening")
+
     def stats(self) -> SocketStats:
         """The counters at this moment."""
         return SocketStats(
@@ -160,6 +178,9 @@ class HeartbeatReceiver(Service):
             if self._stopped:
                 raise ListenError("the heartbeat socket is stopping")
             self._paths = tuple(dict.fromkeys(paths))
+            for path in [path for path in self._watches if path not in self._paths]:
+                self._watches.pop(path).stop()
+                self._lost.pop(path, None)
             for path in [path for path in self._ports if path not in self._paths]:
                 await self._close(path)
             faults: list[ListenError] = []
@@ -169,6 +190,8 @@ class HeartbeatReceiver(Service):
                         await self._listen(path)
                     except ListenError as error:
                         faults.append(error)
+                        self._lost[path] = error.message
+                self._watch(path)
             if faults:
                 message = "; ".join(fault.message for fault in faults)
                 raise ListenError(message, paths=[fault.details["path"] for fault in faults]) from faults[0]
@@ -185,7 +208,59 @@ class HeartbeatReceiver(Service):
             cause = getattr(error, "socketError", error)
             raise ListenError(f"the socket {path} cannot be listened on: {cause}", path=path) from error
         self._ports[path] = _Port(cast(Any, port), inode_of(path))
+        self._lost.pop(path, None)
         log.info("heartbeat socket: listening on {path}", path=path)
+
+    # ------------------------------------------------------------------ sockets that went from their place
+
+    def _watch(self, path: str) -> None:
+        if path not in self._watches:
+            self._watches[path] = watch = SocketWatch(
+                path, self._reactor, self._notifier, lambda: self._look(path)
+            )
+            watch.start()
+
+    def _in_place(self, path: str) -> bool:
+        held = self._ports.get(path)
+        return held is not None and held.inode is not None and inode_of(path) == held.inode
+
+    def _look(self, path: str) -> None:
+        """Something happened at that path."""
+        if not self._in_place(path):
+            Deferred.fromCoroutine(self._bind_anew(path)).addErrback(
+                lambda failure: log.failure("heartbeat socket {path}", failure=failure, path=path)
+            )
+
+    async def _bind_anew(self, path: str) -> None:
+        await self._lock.acquire()
+        try:
+            watch = self._watches.get(path)
+            if watch is None or self._in_place(path):
+                return  # we stop, or it was taken out or bound meanwhile
+            if path in self._ports:
+                await self._close(path)
+            try:
+                if path == self._paths[0]:
+                    self._make_folder()
+                await self._listen(path)
+            except DaemonError as error:
+                watch.again()
+                self._told_lost(path, error.message)
+                return
+        finally:
+            self._lock.release()
+        text = f"heartbeat socket {path}: its file was gone or somebody else's; it is bound anew"
+        log.warn("{text}", text=text)
+        self._events.publish("daemon.socket_restored", text, severity=Severity.WARN)
+
+    def _told_lost(self, path: str, why: str) -> None:
+        if self._lost.get(path) == why:
+            return
+        self._lost[path] = why
+        log.error("D1003 heartbeat socket: {error}", error=why, error_code="D1003")
+        self._events.publish("daemon.socket_failed", why, severity=Severity.ERROR, data={"code": "D1003"})
+
+    # ------------------------------------------------------------------------------------------------- end
 
     async def _close(self, path: str) -> None:
         """Stops listening and removes our socket; a file somebody else put there stays."""
@@ -208,6 +283,9 @@ class HeartbeatReceiver(Service):
         await self._lock.acquire()
         try:
             self._stopped = True
+            for watch in self._watches.values():
+                watch.stop()
+            self._watches.clear()
             for path in tuple(self._ports):
                 await self._close(path)
         finally:

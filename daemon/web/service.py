@@ -14,11 +14,15 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, U
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
+from daemon.aio.notify import Notifier
 from daemon.aio.reactor import DescriptorReactor
+from daemon.aio.socket_watch import SocketWatch
 from daemon.aio.unix_socket import inode_of, make_room
 from daemon.config.schema import HttpTlsConfig
 from daemon.errors import ListenError, StorageError
 from daemon.heartbeat.http_receiver import HTTPHeartbeatReceiver
+from daemon.interfaces import EventSink
+from daemon.model.event import Severity
 from daemon.web.api import Api
 from daemon.web.gate import Gate
 from daemon.web.peers import control_peer, may_control
@@ -42,6 +46,8 @@ class HttpService(Service):
         control_path: the control socket.
         control_gid: the group that may use it, None for none.
         our_names: names of this host.
+        notifier: tells when the file of the control socket goes from its place.
+        events: hears of that.
         connections_max: per listener, so that a crowd on TCP cannot shut the control socket.
     """
 
@@ -51,7 +57,8 @@ class HttpService(Service):
     def __init__(
         self, reactor: DescriptorReactor, api: Api, heartbeats: HTTPHeartbeatReceiver, *, token: str,
         host: str, port: int, tls: HttpTlsConfig, control_path: str, control_gid: int | None,
-        our_names: Collection[str], connections_max: int = CONNECTIONS_MAX,
+        our_names: Collection[str], notifier: Notifier, events: EventSink,
+        connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         self._reactor: Any = reactor
         self._api = api
@@ -63,6 +70,10 @@ class HttpService(Service):
         self._control_path = control_path
         self._control_gid = control_gid
         self._our_names = our_names
+        self._events = events
+        self._watch = SocketWatch(control_path, reactor, notifier, self._look)
+        self._rebinding: Deferred[None] | None = None
+        self._closed = False
         self._ports: list[Any] = []
         self._connections_max = connections_max
         self._channels: set[CountedChannel] = set()
@@ -90,6 +101,7 @@ class HttpService(Service):
                 errors.append(error)
         if errors:
             raise ListenError("; ".join(error.message for error in errors))
+        self._watch.start()
 
     async def _open_tcp(self) -> None:
         if not self._port:
@@ -139,6 +151,41 @@ class HttpService(Service):
             self.control_error = f"control socket {path} cannot be listened to: {_cause(error)}"
             raise ListenError(self.control_error) from error
         self.control_error = ""
+
+    def _in_place(self) -> bool:
+        return self._control_inode is not None and inode_of(self._control_path) == self._control_inode
+
+    def _look(self) -> None:
+        """Something happened at the place of the control socket."""
+        if self._rebinding is not None or self._in_place():
+            return
+        self._rebinding = work = Deferred.fromCoroutine(self._bind_anew())
+        work.addErrback(lambda failure: self.log.failure("control socket", failure=failure))
+        work.addCallback(self._rebound)
+
+    def _rebound(self, _done: None) -> None:
+        self._rebinding = None
+
+    async def _bind_anew(self) -> None:
+        known = self.control_error
+        self.control_error = f"the file of the control socket {self._control_path} is gone from its place"
+        await self._close_control()
+        if self._closed:
+            return
+        try:
+            await self._open_control()
+        except ListenError as error:
+            if not self._closed:
+                self._watch.again()
+            if error.message != known:
+                self.log.error("D1003 {error}", error=error.message, error_code="D1003")
+                self._events.publish(
+                    "daemon.socket_failed", error.message, severity=Severity.ERROR, data={"code": "D1003"}
+                )
+            return
+        text = f"control socket {self._control_path}: its file was gone or somebody else's; it is bound anew"
+        self.log.warn("{text}", text=text)
+        self._events.publish("daemon.socket_restored", text, severity=Severity.WARN)
 
     def _make_control_directory(self, directory: Path) -> None:
         """0700, or 0750 with a control group: the directory guards the socket.
@@ -210,15 +257,29 @@ class HttpService(Service):
 
     async def _close(self) -> None:
         self.refuse()
-        if self._control_port is not None and inode_of(self._control_path) != self._control_inode:
-            # Twisted's port removes whatever is at its path, and never ends when nothing is. Only a path
-            # in the abstract namespace keeps it from that.
-            self._control_port._bindPath = b"\0removed"
-        ports, self._ports, self._control_port = self._ports, [], None
+        self._closed = True
+        self._watch.stop()
+        if self._rebinding is not None:
+            await self._rebinding
+        await self._close_control()
+        ports, self._ports = self._ports, []
         for port in ports:
             await maybeDeferred(port.stopListening)
         for channel in (*self._channels, *self._local_channels):
             channel.end()
+
+    async def _close_control(self) -> None:
+        """Stops listening and removes our socket; a file somebody else put there stays."""
+        port, self._control_port = self._control_port, None
+        if port is None:
+            return
+        if not self._in_place():
+            # Twisted's port removes whatever is at its path, and never ends when nothing is. Only a path
+            # in the abstract namespace keeps it from that.
+            port._bindPath = b"\0removed"
+        self._control_inode = None
+        self._ports.remove(port)
+        await maybeDeferred(port.stopListening)
 
 
 def _cause(error: Exception) -> str:

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from daemon.aio.notify import InotifyNotifier
 from daemon.errors import ListenError
 from daemon.heartbeat.framing import MAX_LENGTH
 from daemon.heartbeat.socket_receiver import HeartbeatReceiver
@@ -65,6 +66,8 @@ class RealSocketCase(TestCase):
         self.directory = FakeDirectory(self.mine, self.other)
         self.events = FakeEvents()
         self.children: list[subprocess.Popen[str]] = []
+        self.notifier = InotifyNotifier(reactor)  # type: ignore[arg-type]  # the global reactor is all of them
+        self.addCleanup(self.notifier.stop)
 
     async def tearDown(self) -> None:
         for child in self.children:
@@ -73,7 +76,8 @@ class RealSocketCase(TestCase):
 
     async def receiver(self, *paths: str, **named: object) -> HeartbeatReceiver:
         receiver = HeartbeatReceiver(
-            reactor, time.time, self.directory, self.events, paths or (self.path,), **named  # type: ignore[arg-type]
+            reactor, time.time, self.directory, self.events, paths or (self.path,),  # type: ignore[arg-type]
+            notifier=self.notifier, **named,  # type: ignore[arg-type]
         )
         receiver.startService()
         self.addCleanup(receiver.stopService)
@@ -283,7 +287,9 @@ class ServiceTest(RealSocketCase):
 
     async def test_a_second_daemon_is_told_and_the_first_goes_on(self) -> None:
         await self.receiver()
-        second = HeartbeatReceiver(reactor, time.time, self.directory, self.events, [self.path])
+        second = HeartbeatReceiver(
+            reactor, time.time, self.directory, self.events, [self.path], notifier=self.notifier,
+        )
         with self.assertRaisesRegex(ListenError, "another daemon listens"):
             await second.open()
         await second.stopService()
@@ -300,7 +306,9 @@ class ServiceTest(RealSocketCase):
     async def test_one_bad_path_does_not_keep_the_others_from_being_listened_on(self) -> None:
         (self.folder / "file").touch()
         bad = str(self.folder / "file")
-        receiver = HeartbeatReceiver(reactor, time.time, self.directory, self.events, [bad, self.path])
+        receiver = HeartbeatReceiver(
+            reactor, time.time, self.directory, self.events, [bad, self.path], notifier=self.notifier,
+        )
         self.addCleanup(receiver.stopService)
         with self.assertRaises(ListenError) as caught:
             await receiver.open()
@@ -312,7 +320,9 @@ class ServiceTest(RealSocketCase):
 
     async def test_a_directory_that_cannot_be_written_is_a_listen_error(self) -> None:
         path = "/proc/heartbeat.sock"
-        receiver = HeartbeatReceiver(reactor, time.time, self.directory, self.events, [path])
+        receiver = HeartbeatReceiver(
+            reactor, time.time, self.directory, self.events, [path], notifier=self.notifier,
+        )
         with self.assertRaisesRegex(ListenError, "cannot be listened on"):
             await receiver.open()
         await receiver.stopService()
@@ -339,6 +349,53 @@ class ServiceTest(RealSocketCase):
             successor.bind(taken)
             await receiver.stopService()
         self.assertEqual([path.name for path in self.folder.iterdir()], ["taken"])
+
+    async def test_a_socket_file_that_goes_is_bound_anew(self) -> None:
+        receiver = await self.receiver()
+        for _ in range(2):
+            Path(self.path).unlink()
+            await self.until(lambda: Path(self.path).exists() and not receiver.error)
+            self.mine.beats.clear()
+            await self.send(self.client(), beat())
+            await self.until(lambda: self.mine.beats)
+        self.assertEqual([event.type for event in self.events.published], ["daemon.socket_restored"] * 2)
+        self.assertEqual(stat.S_IMODE(Path(self.path).stat().st_mode), 0o666)
+
+    async def test_what_stands_in_its_place_is_named_until_it_goes(self) -> None:
+        receiver = await self.receiver()
+        Path(self.path).unlink()
+        Path(self.path).write_text("in the way")
+        await self.until(lambda: receiver.error)
+        self.assertIn("not a socket", receiver.error)
+        self.assertEqual(Path(self.path).read_text(), "in the way")
+        Path(self.path).unlink()
+        await self.until(lambda: not receiver.error)
+        await self.send(self.client(), beat())
+        await self.until(lambda: self.mine.beats)
+
+    async def test_a_folder_that_goes_is_made_again(self) -> None:
+        self.path = str(self.folder / "run" / "heartbeat.sock")
+        run = Path(self.path).parent
+        run.mkdir()
+        receiver = await self.receiver(make_folder=lambda: run.mkdir(exist_ok=True))
+        shutil.rmtree(run)
+        await self.until(lambda: Path(self.path).exists() and not receiver.error)
+        Path(self.path).unlink()
+        await self.until(lambda: Path(self.path).exists() and not receiver.error)
+        await self.send(self.client(), beat())
+        await self.until(lambda: self.mine.beats)
+
+    async def test_an_agents_own_folder_that_goes_is_waited_for(self) -> None:
+        own = self.folder / "own"
+        own.mkdir()
+        receiver = await self.receiver(self.path, str(own / "sock"))
+        shutil.rmtree(own)
+        await self.until(lambda: len(receiver.listening) == 1)
+        self.assertEqual(receiver.error, "")
+        own.mkdir()
+        await self.until(lambda: len(receiver.listening) == 2)
+        await self.send(self.client(str(own / "sock")), beat())
+        await self.until(lambda: self.mine.beats)
 
     async def test_nothing_is_listened_on_after_stop(self) -> None:
         receiver = await self.receiver()

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from twisted.internet import reactor
@@ -113,6 +114,29 @@ class ControlSocketTest(ServiceCase):
         Path(self.control_path).unlink()
         await service.stopService()
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        while not condition():
+            await deferLater(reactor, 0.005, lambda: None)  # type: ignore[arg-type]
+
+    async def test_a_socket_file_or_its_directory_that_goes_is_bound_anew(self) -> None:
+        service = await self.open()
+        for gone in (self.directory / "control.sock", self.directory):
+            gone.unlink() if gone.is_socket() else shutil.rmtree(gone)
+            await self.until(lambda: os.path.lexists(self.control_path) and not service.control_error)
+            self.assertEqual((mode(self.directory), mode(self.control_path)), (0o700, 0o660))
+            self.assertEqual((await self.ask("GET", "/livez", local=True)).status, 200)
+        told = [e.type for e in self.rig.bus.latest(10) if e.type.startswith("daemon.socket")]
+        self.assertEqual(told, ["daemon.socket_restored"] * 2)
+
+    async def test_what_stands_in_its_place_is_named_until_it_goes(self) -> None:
+        service = await self.open()
+        Path(self.control_path).unlink()
+        Path(self.control_path).write_text("in the way")
+        await self.until(lambda: "not a socket" in service.control_error)
+        Path(self.control_path).unlink()
+        await self.until(lambda: not service.control_error)
+        self.assertEqual((await self.ask("GET", "/livez", local=True)).status, 200)
 
     async def test_a_directory_that_others_use_too_keeps_its_rights(self) -> None:
         for rights in (0o755, 0o711, 0o1777):

@@ -21,6 +21,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from daemon.aio.notify import InotifyNotifier
 from daemon.config.schema import HttpTlsConfig
 from daemon.web.service import HttpService
 from tests.fakes.control import TOKEN, Rig
@@ -137,6 +138,8 @@ class ServiceCase(TestCase):
         self.addCleanup(shutil.rmtree, self.folder)
         self.control_path = str(self.folder / "run" / "control.sock")
         self.port = 0
+        self.notifier = InotifyNotifier(reactor)  # type: ignore[arg-type]  # as below
+        self.addCleanup(self.notifier.stop)
 
     def make(self, *, tls: HttpTlsConfig | None = None, port: int = 0, **how: Any) -> HttpService:
         """The service, not opened yet; TCP only when a port is given."""
@@ -145,7 +148,7 @@ class ServiceCase(TestCase):
         service = HttpService(
             reactor, self.rig.api, self.rig.heartbeats,  # type: ignore[arg-type]  # the global reactor is all of them
             token=TOKEN, port=port, tls=tls or HttpTlsConfig(),
-            our_names=frozenset({"localhost"}), **(said | how),
+            our_names=frozenset({"localhost"}), notifier=self.notifier, events=self.rig.bus, **(said | how),
         )
         self.addCleanup(service.stopService)
         return service

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -94,6 +95,22 @@ def test_a_stale_socket_is_removed(daemon: Daemon) -> None:
             stale.bind(str(path))
     daemon.start()
     daemon.agent_in("a", "running")
+
+
+def test_sockets_whose_files_go_are_bound_anew(daemon: Daemon) -> None:
+    daemon.configure(sleeper("a"))
+    daemon.start()
+    shutil.rmtree(daemon.work_dir / "run")
+    ways = [daemon.work_dir / "run/heartbeat.sock", daemon.work_dir / "run/control/control.sock"]
+    wait_for("both sockets", lambda: all(way.is_socket() for way in ways))
+    wait_for("ready", lambda: daemon.request("GET", "/readyz")[0] == 200)
+    assert stat.S_IMODE((daemon.work_dir / "run").stat().st_mode) == 0o711
+    assert daemon.log_text().count("is bound anew") == 2
+    ways[0].unlink()
+    ways[0].write_text("in the way")
+    wait_for("the truth", lambda: daemon.request("GET", "/readyz")[0] == 503)
+    ways[0].unlink()
+    wait_for("ready again", lambda: daemon.request("GET", "/readyz")[0] == 200)
 
 
 def test_a_corrupt_metadata_file_costs_only_that_agents_history(daemon: Daemon) -> None:

@@ -50,6 +50,7 @@ from daemon.web.sse import EVENTS_TYPE, frame
 from tests.fakes.commands import FakeCommandRunner
 from tests.fakes.control import Answer, RigCase
 from tests.fakes.directory import FakeDirectory, FakeEvents, FakePeer, FakeTarget
+from tests.fakes.notify import FakeNotifier
 from tests.fakes.threads import InlineThreads
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -181,7 +182,7 @@ def exchange(lines: str, *, broken: bool = False) -> bytes:
         target.failing = RuntimeError("a fault on purpose")
     receiver = HeartbeatReceiver(
         Clock(), time.time, FakeDirectory(target, FakeTarget("other", 4712)), FakeEvents(), [],
-        cores=2, connections_max=4, peer_of=lambda _transport: FakePeer(4711),
+        cores=2, connections_max=4, peer_of=lambda _transport: FakePeer(4711), notifier=FakeNotifier(),
     )
     connection, transport = receiver.factory.buildProtocol(None), StringTransport()
     connection.makeConnection(transport)

@@ -17,6 +17,7 @@ from daemon.heartbeat.framing import MAX_LENGTH
 from daemon.heartbeat.socket_receiver import HeartbeatReceiver
 from daemon.model.heartbeat import Heartbeat
 from tests.fakes.directory import FakeDirectory, FakeEvents, FakePeer, FakeTarget
+from tests.fakes.notify import FakeNotifier
 
 NOW = 1_795_140_000.0
 BEAT = b'{"pid":10,"timestamp":"2026-11-20T02:00:00Z","version":"1","status":"running","cpu":1.5,"memory":9}'
@@ -57,7 +58,7 @@ class ConnectionCase(SynchronousTestCase):
         self.receiver = HeartbeatReceiver(
             self.clock, lambda: NOW, self.directory, self.events, [], cores=2, max_rate=self.max_rate,
             require_pid_match=self.require_pid_match, connections_max=self.connections_max,
-            peer_of=lambda _transport: self.peer,
+            peer_of=lambda _transport: self.peer, notifier=FakeNotifier(),
         )
         self.logged: list[Any] = []
         globalLogPublisher.addObserver(self.logged.append)
@@ -205,7 +206,8 @@ class PeerRulesTest(ConnectionCase):
             raise OSError("not a socket")
 
         receiver = HeartbeatReceiver(
-            self.clock, lambda: NOW, self.directory, self.events, [], peer_of=nobody
+            self.clock, lambda: NOW, self.directory, self.events, [], peer_of=nobody,
+            notifier=FakeNotifier(),
         )
         connection = receiver.factory.buildProtocol(None)
         transport = StringTransport()
