@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from twisted.logger import Logger, LogLevel
 
+from daemon.agents.complaints import Complaints
 from daemon.agents.messages import restart_policy
 from daemon.agents.metadata import AgentMetadata
 from daemon.agents.restart import HOUR_S, Then, Verdict, after_exit
@@ -18,7 +19,6 @@ from daemon.config.schema import AgentConfig
 from daemon.model.agent import AgentState, ExitStatus, LastExit
 from daemon.model.event import Severity
 
-GIVEN_UP = "restarts_given_up"  # the alert
 RESTARTS_KEPT = 1000  # of the last hour; the largest max_restarts_per_hour
 
 
@@ -36,6 +36,7 @@ class AgentBook:
         state_since: monotonic seconds at which it was entered.
         reason: why, in one phrase.
         metadata: what is remembered, up to date.
+        complaints: its alerts.
     """
 
     log = Logger()
@@ -49,12 +50,18 @@ class AgentBook:
         self.state = AgentState.STOPPED
         self.state_since = world.clock.seconds()
         self.reason = ""
+        self.complaints = Complaints(agent_id, world.alerts)
         self._world = world
         self._on_transition = on_transition
-        self._held: list[tuple[AgentState, AgentState, str]] | None = None
+        self._held: list[tuple[AgentState, AgentState, str, str]] | None = None
 
-    def transition(self, new: AgentState, reason: str) -> None:
+    def transition(self, new: AgentState, reason: str, *, error_code: str = "") -> None:
         """Enters a state the table allows; staying in one only renews the reason.
+
+        Args:
+            new: the state.
+            reason: why, for people.
+            error_code: the D-code of the fault that led to it, for the log.
 
         Raises:
             AssertionError: the table does not allow it; a fault of ours.
@@ -68,28 +75,31 @@ class AgentBook:
         self.state = new
         self.state_since = self._world.clock.seconds()
         if self._held is not None:
-            self._held.append((old, new, reason))
+            self._held.append((old, new, reason, error_code))
         else:
-            self._log_transition(old, new, reason)
+            self._log_transition(old, new, reason, error_code)
         self._on_transition(old, new)
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
         """Log lines of transitions wait until the end: a successor must not wait for them."""
-        held: list[tuple[AgentState, AgentState, str]] = []
+        held: list[tuple[AgentState, AgentState, str, str]] = []
         self._held = held
         try:
             yield
         finally:
             self._held = None
-            for old, new, reason in held:
-                self._log_transition(old, new, reason)
+            for each in held:
+                self._log_transition(*each)
 
-    def _log_transition(self, old: AgentState, new: AgentState, reason: str) -> None:
+    def _log_transition(self, old: AgentState, new: AgentState, reason: str, error_code: str) -> None:
         level = LogLevel.warn if new in (AgentState.RESTARTING, AgentState.FAILED) else LogLevel.info
+        said = {"reason": reason} if not error_code else {
+            "reason": f"{error_code} {reason}", "error_code": error_code,
+        }
         self.log.emit(
             level, "agent {agent_id}: {old} -> {new}: {reason}",
-            agent_id=self.agent_id, old=old.value, new=new.value, reason=reason,
+            agent_id=self.agent_id, old=old.value, new=new.value, **said,
         )
 
     def remember(self, **changes: Any) -> None:
@@ -151,29 +161,26 @@ class AgentBook:
     def give_up(self, message: str) -> None:
         """``max_retries`` are used up: an alert stands until the count is reset."""
         self.publish("agent.failed", message, severity=Severity.ERROR, code="D3001")
-        self._alert(message)
-
-    def _alert(self, message: str) -> None:
-        self._world.alerts.raise_alert(
-            GIVEN_UP, f"agent {self.agent_id}: {message}", agent_id=self.agent_id, severity=Severity.ERROR,
-            current_value=float(self.metadata.exits_in_a_row),
-        )
+        self.complaints.gave_up(message, self.metadata.exits_in_a_row)
 
     def recall_giving_up(self) -> None:
         """An earlier daemon gave up: the alert stands again."""
         last = self.metadata.last_exit
         reason = last.reason if last is not None else "it failed too often"
-        self._alert(f"{reason}; given up before this daemon started; `start` tries again")
+        self.complaints.gave_up(
+            f"{reason}; given up before this daemon started; `start` tries again",
+            self.metadata.exits_in_a_row,
+        )
 
     def reset_count(self) -> None:
         """It has been healthy long enough: failures before that no longer count."""
-        self._world.alerts.clear(GIVEN_UP, agent_id=self.agent_id, message="healthy long enough")
+        self.complaints.forgiven("healthy long enough")
         if self.metadata.exits_in_a_row or self.metadata.restart_count:
             self.remember(exits_in_a_row=0, restart_count=0)
 
     def forgive(self, **changes: Any) -> None:
         """The operator's word ends a row of failures: what is tried next is a first try."""
-        self._world.alerts.clear(GIVEN_UP, agent_id=self.agent_id, message="the operator's word counts")
+        self.complaints.forgiven("the operator's word counts")
         if self.metadata.gave_up:
             changes |= {"exits_in_a_row": 0, "restart_count": 0, "gave_up": False}
         if changes:

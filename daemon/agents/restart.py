@@ -43,11 +43,13 @@ class Verdict:
             is None); or leave it down.
         delay_s: seconds from the exit to the next try; None for no try at all.
         why: a few words for the operator.
+        limited: ``max_restarts_per_hour`` alone makes it wait that long.
     """
 
     then: Then
     delay_s: float | None
     why: str
+    limited: bool = False
 
 
 def base_delay(n: int, policy: RestartPolicy) -> float:
@@ -117,7 +119,8 @@ def after_exit(
     delay += delay * policy.jitter * random_unit
     if hour > delay:
         return Verdict(
-            then=Then.RETRY, delay_s=hour, why=f"{policy.max_restarts_per_hour} restarts in the last hour"
+            then=Then.RETRY, delay_s=hour, limited=True,
+            why=f"{policy.max_restarts_per_hour} restarts in the last hour",
         )
     return Verdict(then=Then.RETRY, delay_s=delay, why=_in_a_row(n))
 

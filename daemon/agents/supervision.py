@@ -184,9 +184,10 @@ class Supervision:
             failed = self.metadata.next_try_mono is not None or self.metadata.exits_in_a_row
             self.book.forgive(**({"next_try_mono": None, "exits_in_a_row": 0} if failed else {}))
             self.book.transition(AgentState.STOPPED, decision.why)
+            self.book.complaints.content(decision.why)
             self.board.stopped()
         else:
-            self.book.transition(self._ended_state, decision.why)
+            self._left_ended(decision.why)
             self.board.start_failed(AgentStartError(decision.why), self._spawns)
         if decision.do is Do.FORGET:
             self._leaving = True
@@ -194,6 +195,14 @@ class Supervision:
             self._world.store.forget(self.agent_id)
             self._world.alerts.forget(self.agent_id)
             self._observer.forgotten(self)
+
+    def _left_ended(self, why: str) -> None:
+        """It ended and its policy leaves it so: well, when it exited with 0."""
+        self.book.transition(self._ended_state, why)
+        if self.state is AgentState.FAILED:
+            self.book.complaints.left_failed(self.metadata.last_exit)
+        else:
+            self.book.complaints.content("it ended by itself, with 0")
 
     def _wait_for_next_try(self) -> None:
         if self.state not in (AgentState.RESTARTING, AgentState.FAILED):
@@ -234,15 +243,16 @@ class Supervision:
         self.pulse.new_process()
         self._lead(process)
         self.book.keep(metadata)
+        self.book.complaints.spawned(process.pid)
         self._timers.set("started", self.spec.start_seconds, self._started)
 
     def _spawn_failed(self, error: AgentStartError) -> None:
         verdict = self.book.note_exit(self.spec, ExitStatus(), error.message, spawned=False)
         text = f"{error.message}; {messages.next_step(verdict)}"
-        self.log.warn("D3001 agent {agent_id}: {text}", agent_id=self.agent_id, text=text, error_code="D3001")
+        self.book.complaints.not_spawned(text)
         self.book.publish("agent.start_failed", text, severity=Severity.ERROR, code="D3001")
         self.board.start_failed(error, self._spawns)
-        self._follow(verdict)
+        self._follow(verdict, error_code="D3001")  # whose line in the log is the only one
         self.reconcile()
 
     def _started(self) -> None:
@@ -252,6 +262,7 @@ class Supervision:
             return
         self.book.transition(AgentState.RUNNING, f"started, pid {process.pid}")
         self.book.publish("agent.started", f"runs, pid {process.pid}", pid=process.pid)
+        self.book.complaints.content(f"it runs, pid {process.pid}")
         self._reset_count_later(0.0)
         self.reconcile()
         self._find_version()
@@ -318,18 +329,20 @@ class Supervision:
         if self._down:
             self.reconcile()
 
-    def _follow(self, verdict: Verdict) -> None:
+    def _follow(self, verdict: Verdict, *, error_code: str = "") -> None:
         """Enters the state the policy's verdict leads to."""
         last = self.metadata.last_exit
         text = f"{last.reason if last is not None else ''}; {messages.next_step(verdict)}"
         self._retrying = verdict.then is not Then.LEAVE
         if verdict.then is Then.RETRY:
-            self.book.transition(AgentState.RESTARTING, text)
+            self.book.transition(AgentState.RESTARTING, text, error_code=error_code)
+            if verdict.limited:
+                self.book.complaints.held_back(text)
         elif verdict.then is Then.GIVE_UP:
-            self.book.transition(AgentState.FAILED, text)
+            self.book.transition(AgentState.FAILED, text, error_code=error_code)
             self.book.give_up(f"{verdict.why}; {messages.next_step(verdict)}")
         else:
-            self.book.transition(self._ended_state, text)
+            self.book.transition(self._ended_state, text, error_code=error_code)
 
     def _leftovers(self, old: AgentProcess | None) -> Any:
         return leftovers(
@@ -376,6 +389,7 @@ class Supervision:
                 last_exit=self.book.last_exit(status, f"{messages.exit_reason(status)}; stopped: {why}"),
             )
         self.book.transition(AgentState.STOPPED, why)
+        self.book.complaints.ended()
         self.book.publish("agent.stopped", messages.stopped(why, stop.ended_count))
         self.board.stopped()
         if self._leaving and not self._down:
@@ -392,6 +406,7 @@ class Supervision:
         self._asked = False
         self.book.remember(restarting=False)
         self.book.transition(AgentState.FAILED, error.message)
+        self.book.complaints.not_ended(error.message)
         self.book.publish("agent.stop_failed", error.message, severity=Severity.ERROR, code="D3002")
         self.board.stop_failed(error)
         if self._leaving:
