@@ -56,7 +56,7 @@ from daemon.model.agent import Identity
 from daemon.model.event import Severity
 from daemon.procfs.age import process_age_s
 from daemon.procfs.identity import boot_id
-from daemon.procfs.sessions import scan_sessions
+from daemon.procfs.sessions import SessionScan
 from daemon.procfs.table import sweep
 from daemon.procfs.usage import SessionMeter
 from daemon.resources.heartbeats import HeartbeatKeeper
@@ -154,7 +154,7 @@ def make_parts(loaded: LoadedConfig, reactor: Any, sink: LogSink, facts: NodeFac
     http_heartbeats = HTTPHeartbeatReceiver(
         reactor, wall, agents, workers=beat.workers, queue_size=beat.queue, cores=cores
     )
-    sessions = SessionIndex(reactor, threads, scan_sessions)
+    sessions = SessionIndex(reactor, threads, SessionScan())
 
     def meter(leader: Identity, max_age_s: float) -> SessionMeter:
         return SessionMeter(leader, lambda session: sessions.members(session, max_age_s))

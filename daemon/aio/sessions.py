@@ -26,7 +26,7 @@ class SessionIndex:
     Args:
         clock: ages.
         threads: a look at a host with thousands of processes takes longer than the loop may stand still.
-        scan: looks; :func:`daemon.procfs.sessions.scan_sessions`.
+        scan: looks; :func:`daemon.procfs.sessions.SessionScan`.
     """
 
     def __init__(self, clock: Clock, threads: Threads, scan: Scan) -> None:

@@ -9,6 +9,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore
 
 from daemon.aio.reactor import Clock
+from daemon.aio.rota import Rota
 from daemon.config.schema import AgentConfig
 from daemon.health.patient import Counts, Meter, Patient, Ward
 from daemon.health.probing import Probes
@@ -18,8 +19,8 @@ from daemon.model.agent import Identity
 PROBES_AT_ONCE = 32
 GOLDEN = 0.618033988749895  # its multiples modulo 1 spread any number of groups evenly
 # Agents looked at in one wake. A process that slept comes back to cold caches: a wake for one look costs some
-# 1 ms of CPU, every further look in it 0.05 ms. Ten stay far below what may hold the loop.
-TOGETHER = 10
+# 1 ms of CPU, every further look in it 0.05 ms. 25 stay far below what may hold the loop.
+TOGETHER = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,8 @@ class MultiHealthChecker(Service):
         self._counts = Counts()
         self._places = DeferredSemaphore(PROBES_AT_ONCE)
         self._ward = Ward(
-            clock=clock, meter=meter, probes=probes, places=self._places, alerts=alerts, counts=self._counts
+            clock=clock, rota=Rota(clock), meter=meter, probes=probes, places=self._places, alerts=alerts,
+            counts=self._counts,
         )
         self._patients: dict[str, Patient] = {}
         self._admitted = 0

@@ -10,13 +10,13 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from daemon.aio.periodic import Periodic, periodic
 from daemon.aio.reactor import Clock, DelayedCall
+from daemon.aio.rota import Member, Rota
 from daemon.config.schema import AgentConfig
 from daemon.health.deciding import Misses, Sustained, Vitals, judge, silence_from, silence_limit_s
 from daemon.health.probing import Probes, kinds_of
 from daemon.interfaces import AlertSink, SupervisedAgent
-from daemon.model.agent import AgentState, Identity
+from daemon.model.agent import AgentState, HealthStatus, Identity
 from daemon.model.health import UNHEALTHY, HealthVerdict
 
 log = Logger()
@@ -63,6 +63,7 @@ class Ward:
 
     Attributes:
         clock: monotonic; decides everything.
+        rota: calls each at its interval, those of one phase in one wake.
         meter: makes a meter for a process; told how old the knowledge of its members may be.
         probes: makes probes.
         places: so many probes at once over all agents.
@@ -71,6 +72,7 @@ class Ward:
     """
 
     clock: Clock
+    rota: Rota
     meter: Callable[[Identity, float], Meter]
     probes: Probes
     places: DeferredSemaphore
@@ -93,7 +95,7 @@ class Patient:
         self._agent = agent
         self._ward = ward
         self._phase = phase
-        self._rounds: Periodic | None = None
+        self._rounds: Member | None = None
         self._first_look: DelayedCall | None = None
         self._late_sample: DelayedCall | None = None
         self._deadline: DelayedCall | None = None
@@ -114,14 +116,10 @@ class Patient:
         self._watched_s = self._ward.clock.seconds()
         self._rounds = self._begin_rounds()
 
-    def _begin_rounds(self) -> Periodic:
-        # By the clock itself, not by the time of the start: agents of one phase and interval share their
-        # wakes also when they came at different times.
-        interval_s = self.spec.health_check.interval
-        wait_s = (interval_s * self._phase - self._ward.clock.seconds()) % interval_s
-        return periodic(
-            self._ward.clock, interval_s, self._look, name=f"health of {self._agent.agent_id}",
-            phase_s=max(0.001, wait_s),
+    def _begin_rounds(self) -> Member:
+        return self._ward.rota.join(
+            self.spec.health_check.interval, self._phase, self._look,
+            name=f"health of {self._agent.agent_id}",
         )
 
     def apply(self, spec: AgentConfig) -> None:
@@ -145,8 +143,9 @@ class Patient:
                 if kind in self._under_way:
                     self._under_way[kind].cancel()
         if self._rounds is not None and old.interval != new.interval:
-            self._rounds.stop()  # no round has a Deferred: it is over at once
+            self._rounds.leave()
             self._rounds = self._begin_rounds()
+            self._meter = None  # how old its knowledge of the session may be was the old interval's
         self._take_back("_deadline")
         if self._process is not None:
             self._decide()
@@ -163,7 +162,7 @@ class Patient:
     def stop(self) -> list[Deferred[None]]:
         """Ends it; each Deferred fires when a probe that was under way has ended."""
         if self._rounds is not None:
-            self._rounds.stop()
+            self._rounds.leave()
             self._rounds = None
         for timer in ("_first_look", "_late_sample", "_deadline"):
             self._take_back(timer)
@@ -199,9 +198,26 @@ class Patient:
         if self._process is None or self._ending:
             return
         self._sample()
-        for kind in kinds_of(self.spec.health_check):
+        kinds = kinds_of(self.spec.health_check)
+        for kind in kinds:
             self._begin_probe(kind)
-        self._decide()
+        if kinds or not self._nothing_new:
+            self._decide()
+
+    @property
+    def _nothing_new(self) -> bool:
+        """Whether a verdict now would be the one told last: it was well, and nothing counts against it.
+
+        Most looks at most agents end here; judging again would cost several times what the look does.
+        """
+        if self._told is None or self._told.status is not HealthStatus.HEALTHY:
+            return False
+        if self._cpu.since_s is not None or self._rss.since_s is not None:
+            return False
+        silence = self.spec.health_check.heartbeat_timeout > 0 and (
+            self._agent.ever_heartbeat or self.spec.heartbeat_from_start
+        )
+        return not silence or self._deadline is not None  # which says so in time
 
     def _admit(self) -> None:
         """Notices another process: nothing that was counted against the old one holds for it."""

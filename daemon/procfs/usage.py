@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from daemon.model.agent import Identity
@@ -27,8 +26,7 @@ Members = Callable[[int], Sequence[int]]
 Counted = Mapping[int, tuple[int, int]]  # pid to start time and CPU time, both in clock ticks
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LightUsage:
+class LightUsage(NamedTuple):
     """What health looks at.
 
     Attributes:

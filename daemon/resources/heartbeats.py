@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from daemon.aio.periodic import Periodic, periodic
 from daemon.aio.reactor import Clock
+from daemon.aio.rota import until_beat_s
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.durable.atomic import read_bounded, set_aside, write_atomic
 from daemon.errors import StorageError
@@ -98,7 +99,7 @@ class HeartbeatKeeper(Service):
         super().startService()
         self._rounds = periodic(
             self._clock, INTERVAL_S, lambda: Deferred.fromCoroutine(self._save()), name="last heartbeats",
-            phase_s=INTERVAL_S,
+            phase_s=until_beat_s(self._clock.seconds(), INTERVAL_S),
         )
 
     def stopService(self) -> Deferred[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from health_lab import QUIET, WardCase
 
 from daemon.config.schema import AgentType
+from daemon.health.checker import TOGETHER
 from daemon.httpclient import HttpClient
 from daemon.model.agent import AgentState, ExitStatus, HealthStatus
 from tests.fakes.commands import FakeProgram
@@ -458,7 +459,7 @@ class Roster(WardCase):
             self.clock.advance(0.5)
             now = self.checker.stats().looks_total
             most, before = max(most, now - before), now
-        self.assertLess(most, 12)  # 5 on average
+        self.assertEqual(most, TOGETHER)  # no two shifts at once
         self.assertEqual(self.meters, 500)
 
     def test_the_interval_is_live(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from daemon.model.agent import Identity
 from daemon.procfs.identity import identify
-from daemon.procfs.sessions import scan_sessions
+from daemon.procfs.sessions import SessionScan
 from daemon.procfs.usage import (
     Process,
     SessionMeter,
@@ -46,7 +46,7 @@ def session(program: str) -> Iterator[tuple[Identity, subprocess.Popen[bytes]]]:
 
 
 def members(session_id: int) -> tuple[int, ...]:
-    return scan_sessions().get(session_id, ())
+    return SessionScan()().get(session_id, ())
 
 
 BUSY = "import time; print(flush=True)\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\nprint(flush=True); time.sleep(100)"

@@ -33,7 +33,7 @@ class MonitorCase(SynchronousTestCase):
         self.addCleanup(shutil.rmtree, self.root)
         self.addCleanup(faults.arm, {})
         self.clock = Clock()
-        self.clock.advance(500.0)
+        self.clock.advance(480.0)  # a beat of its minute
         self.offset = EPOCH
         self.threads = InlineThreads(self.clock)
         self.roster = FakeRoster([FakeAgent("a"), FakeAgent("b")])
@@ -95,7 +95,7 @@ class Sampling(MonitorCase):
         self.roster.agents[0].reported_cpu, self.roster.agents[0].reported_memory = 7.5, 2048
         self.wait(181)
         found = self.points()
-        self.assertEqual([p["timestamp"] for p in found], [EPOCH + 560, EPOCH + 620, EPOCH + 680])
+        self.assertEqual([p["timestamp"] for p in found], [EPOCH + 540, EPOCH + 600, EPOCH + 660])
         self.assertEqual([p["cpu"] for p in found], [10.0] * 3)  # a baseline was taken before the first round
         self.assertEqual((found[0]["reported_cpu"], found[0]["reported_memory"]), (7.5, 2048))
         self.assertEqual((found[0]["disk_read_bytes"], found[0]["open_files"]), (None, 3))
@@ -295,7 +295,7 @@ class Disk(MonitorCase):
         self.assertEqual(len(self.points()), 2)
         self.wait(60)
         self.assertEqual(self.monitor.stats().failing, "")
-        self.assertEqual([p["timestamp"] for p in self.points()], [EPOCH + 560 + 60 * n for n in range(3)])
+        self.assertEqual([p["timestamp"] for p in self.points()], [EPOCH + 540 + 60 * n for n in range(3)])
         self.stop()
 
     def test_a_stop_in_the_middle_of_a_write_waits_for_it(self) -> None:
@@ -318,7 +318,7 @@ class Disk(MonitorCase):
         self.stop()
         self.monitor = self.new()
         self.monitor.apply(self.config, ["a", "b"])
-        self.assertEqual([p["timestamp"] for p in self.points()], [EPOCH + 560, EPOCH + 680])
+        self.assertEqual([p["timestamp"] for p in self.points()], [EPOCH + 540, EPOCH + 660])
         self.assertEqual(self.monitor.stats().torn_total, 1)
 
     def test_a_corrupt_ring_is_said_and_kept(self) -> None:
