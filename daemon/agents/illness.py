@@ -30,6 +30,7 @@ class Illness:
     Attributes:
         verdict: the last one on the present process, None before the first.
         since_at: wall time since which its status is what it is.
+        well_again_mono: monotonic seconds at which it turned well; None where it was never ill.
         cause: why a restart waits or is due, in one sentence; empty for none.
     """
 
@@ -38,6 +39,7 @@ class Illness:
     ) -> None:
         self.verdict: HealthVerdict | None = None
         self.since_at = 0.0
+        self.well_again_mono: float | None = None
         self.cause = ""
         self._book = book
         self._timers = timers
@@ -52,6 +54,7 @@ class Illness:
     def new_process(self) -> None:
         """Another process leads the agent, or none: what was said of the old one no longer holds."""
         self.verdict = None
+        self.well_again_mono = None
         self.cause = ""
         self._timers.cancel("ailing")
 
@@ -105,6 +108,7 @@ class Illness:
         )
 
     def _well_again(self, verdict: HealthVerdict) -> None:
+        self.well_again_mono = self._world.clock.seconds()
         dropped = "; the restart that waited is dropped" if self.cause else ""
         self.drop()
         self._book.publish("agent.healthy", f"healthy again: {verdict.reason}{dropped}")

@@ -203,7 +203,8 @@ class AgentInstance(Supervision):
         if spec is not None and spec.restart.policy is Policy.NEVER:
             self.illness.drop()
         if self.state is AgentState.RUNNING and self.process is not None:
-            self._reset_count_later(self._world.clock.seconds() - self.process.started_mono)
+            well_since = max(self.process.started_mono, self.illness.well_again_mono or 0.0)
+            self._reset_count_later(self._world.clock.seconds() - well_since)
         self.reconcile()
 
     def _begin_anew(self) -> None:

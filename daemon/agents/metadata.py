@@ -233,7 +233,7 @@ class FileMetadataStore:
     def _write(self, batch: dict[str, AgentMetadata | None]) -> Deferred[None]:
         self._writing += 1
         done = self._threads.run(LANE, SAVE_DEADLINE_S, self._write_files, batch)
-        done.addCallbacks(self._written, self._failed, errbackArgs=(batch,))
+        done.addCallbacks(self._written, self._failed, callbackArgs=(batch,), errbackArgs=(batch,))
         done.addBoth(self._rest)
         return done
 
@@ -253,7 +253,10 @@ class FileMetadataStore:
         if unsaved:
             raise UnsavedError(unsaved)
 
-    def _written(self, _result: None) -> None:
+    def _written(self, _result: None, batch: dict[str, AgentMetadata | None]) -> None:
+        for agent_id, metadata in batch.items():
+            if agent_id in self._newest and self._newest[agent_id] is metadata:
+                del self._newest[agent_id]  # nothing can overtake it: agents that left would stay for ever
         if self.failing:
             self.failing = ""
             self._events.publish("storage.recovered", "the metadata of agents is saved again")
@@ -264,7 +267,8 @@ class FileMetadataStore:
         error = failure.value
         unsaved = tuple(error.unsaved) if isinstance(error, UnsavedError) else tuple(batch)
         for agent_id in unsaved:
-            self._dirty.setdefault(agent_id, self._newest.get(agent_id))
+            if agent_id in self._newest:  # else a newer one is on disk already
+                self._dirty.setdefault(agent_id, self._newest[agent_id])
         self._schedule(RETRY_S)
         cause = failure.getErrorMessage() or "the disk did not answer in time"
         if not self.failing:

@@ -124,6 +124,7 @@ class ThreadLanes:
         self._pending += 1
         channel.pending += 1
         with channel.wake:
+            self._lanes[lane] = channel  # its thread may have given up, and the lane with it, just now
             channel.jobs.append(job)
             if channel.thread is None:
                 channel.thread = threading.Thread(
@@ -152,6 +153,8 @@ class ThreadLanes:
                         if lane.jobs:
                             continue
                         lane.thread = None
+                        if not lane.closed:  # a name that is not used again (a host, an agent) costs nothing
+                            self._lanes.pop(lane.name, None)
                         return
                 job = lane.jobs.popleft()
             result: Any
@@ -186,9 +189,14 @@ class ThreadLanes:
             job.settle(Failure(LaneTimeout(f"{lane.name}: no answer within {deadline_s:g} s")))
 
     @property
+    def lanes(self) -> tuple[str, ...]:
+        """Those that were used lately."""
+        return tuple(self._lanes)
+
+    @property
     def stuck(self) -> tuple[str, ...]:
         """The lanes that are held by an overdue call."""
-        return tuple(name for name, lane in self._lanes.items() if lane.overdue)
+        return tuple(name for name, lane in tuple(self._lanes.items()) if lane.overdue)
 
     async def stop(self, grace_s: float) -> tuple[str, ...]:
         """Refuses new calls and waits for those under way, ``grace_s`` seconds at most.
@@ -205,7 +213,7 @@ class ThreadLanes:
             if timer.active():
                 timer.cancel()
         left = []
-        for lane in self._lanes.values():
+        for lane in tuple(self._lanes.values()):
             with lane.wake:
                 lane.closed = True
                 lane.wake.notify()

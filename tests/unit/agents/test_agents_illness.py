@@ -151,6 +151,22 @@ class Restarts(IllnessCase):
 
 
 class Meanwhile(IllnessCase):
+    def test_a_reload_does_not_count_the_time_in_which_it_was_ill(self) -> None:
+        restart = RestartConfig(reset_after=60.0, backoff_base=50.0)
+        self.running(restart=restart)
+        self.judge(ILL)
+        self.lab.run(30)
+        self.judge(ILL)
+        self.lab.run(45)
+        self.judge(WELL)
+        self.lab.run(10)
+        self.lab.spec(restart=restart, name="another")
+        self.life.manager.apply(self.lab.specs.values())
+        self.lab.run(49)
+        self.assertEqual(self.life.agent().metadata.exits_in_a_row, 1)
+        self.lab.run(2)
+        self.assertEqual(self.life.agent().metadata.exits_in_a_row, 0)
+
     def waiting(self) -> None:
         """Unhealthy for the second time: its restart comes in 10 s."""
         self.running()

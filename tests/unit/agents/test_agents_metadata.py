@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from pathlib import Path
@@ -117,6 +118,17 @@ class SavingTest(StoreCase):
         self.store.save_soon(FULL)
         self.clock.advance(1)
         self.assertEqual(self.on_disk(), FULL)
+
+    def test_what_is_on_disk_is_not_held_in_memory(self) -> None:
+        def held() -> int:
+            return sum(isinstance(each, AgentMetadata) for each in gc.get_objects())
+
+        before = held()
+        for number in range(50):
+            self.store.save_soon(msgspec.structs.replace(FULL, id=f"a{number}"))
+        self.clock.advance(1)
+        self.assertEqual(len(self.names()), 50)
+        self.assertEqual(held(), before)
 
     def test_stopping_writes_what_is_left_and_leaves_no_timer(self) -> None:
         self.store.save_soon(FULL)

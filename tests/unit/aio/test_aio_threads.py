@@ -190,6 +190,26 @@ class ThreadLanesTests(_Contract, TestCase):
         second = await self.threads.run("cpu", 1.0, threading.current_thread)
         self.assertIsNot(second, first)
 
+    async def test_lanes_that_are_not_used_again_leave_nothing(self) -> None:
+        self.threads = ThreadLanes(reactor, idle_s=0.01)  # type: ignore[arg-type]  # as above
+        served = await gatherResults(
+            [self.threads.run(f"dns:{n}", 1.0, threading.current_thread) for n in range(20)]
+        )
+        for thread in served:
+            thread.join(5)
+        self.assertEqual(self.threads.lanes, ())
+        self.assertEqual(await self.threads.stop(1.0), ())
+
+    async def test_a_lane_that_gives_up_while_it_is_asked_again_keeps_its_order(self) -> None:
+        self.threads = ThreadLanes(reactor, idle_s=0.0)  # type: ignore[arg-type]  # as above
+        ran: list[int] = []
+        for number in range(300):
+            self.threads.run("a", 0, ran.append, number)
+            if number % 3 == 0:
+                await deferLater(reactor, 0, lambda: None)  # type: ignore[arg-type]  # as above
+        await self.threads.run("a", 0, lambda: None)
+        self.assertEqual(ran, list(range(300)))
+
 
 class InlineThreadsTests(_Contract, TestCase):
     """The contract on the fake; a SynchronousTestCase would pass ``async def`` tests without running them."""
