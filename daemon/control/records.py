@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from daemon.agents.registry import AgentRegistry
 from daemon.alerts.book import AlertBook
 from daemon.errors import RequestError, RequestFault
@@ -37,7 +39,13 @@ class Records:
         self._alerts = alerts
 
     async def usage(self, agent_id: str, duration_s: int = 0, step_s: int = 0) -> tuple[UsagePoint, ...]:
-        """What an agent used in the last ``duration_s`` seconds, oldest first.
+        """Like :meth:`history`, all points at once."""
+        return tuple(await self.history(agent_id, duration_s, step_s))
+
+    async def history(
+        self, agent_id: str, duration_s: int = 0, step_s: int = 0
+    ) -> Sequence[UsagePoint]:
+        """What an agent used in the last ``duration_s`` seconds, oldest first; points may be made one by one.
 
         Args:
             agent_id: the agent.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -147,7 +147,7 @@ class ResourceMonitor(Service):
         subject = self._subjects.get(agent_id)
         return None if subject is None else subject.latest
 
-    async def query(self, agent_id: str, duration_s: int, step_s: int = 0) -> tuple[UsagePoint, ...]:
+    async def query(self, agent_id: str, duration_s: int, step_s: int = 0) -> Sequence[UsagePoint]:
         """The points of the last ``duration_s`` seconds by wall time, oldest first.
 
         What was stamped by a clock that was ahead counts as well: setting a clock back hides nothing.

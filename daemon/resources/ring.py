@@ -84,10 +84,15 @@ def decode(record: bytes) -> tuple[int, Sample] | None:
     """Sequence and sample; None for a record that was never written or is torn."""
     if not _intact(record):
         return None
-    sequence, at, cpu, reported_cpu, rss, vms, read, write, reported, files, threads, _crc = _RECORD.unpack(
+    return int.from_bytes(record[:4], "little"), sample_of(record)
+
+
+def sample_of(record: bytes) -> Sample:
+    """The sample in a record that is intact."""
+    _sequence, at, cpu, reported_cpu, rss, vms, read, write, reported, files, threads, _crc = _RECORD.unpack(
         record
     )
-    return sequence, Sample(
+    return Sample(
         at=at, cpu=_known(cpu), reported_cpu=_known(reported_cpu), rss=_or_none(rss), vms=_or_none(vms),
         read=_or_none(read), write=_or_none(write), files=None if files == _NONE_U32 else files,
         threads=threads, reported_memory=None if reported == _NONE_U32 else reported * _KIB,
@@ -209,8 +214,8 @@ class Ring:
         except OSError as error:
             raise storage_error("keep history in", self.path, error) from error
 
-    def read_since(self, at: float) -> Iterator[Sample]:
-        """The points of that wall time or later, in the order in which they were written.
+    def read_since(self, at: float) -> Iterator[bytes]:
+        """The records of that wall time or later, intact, in the order in which they were written.
 
         Raises:
             StorageError: the file cannot be read.
@@ -219,8 +224,8 @@ class Ring:
             faults.hit("ring.read")
             with _opened(self.path, os.O_RDONLY) as fd:
                 for record in _records(fd, self.capacity, self.next % self.capacity):
-                    if int.from_bytes(record[4:8], "little") >= at and (point := decode(record)) is not None:
-                        yield point[1]
+                    if int.from_bytes(record[4:8], "little") >= at and _intact(record):
+                        yield record
         except OSError as error:
             raise storage_error("read history from", self.path, error) from error
 

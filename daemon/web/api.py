@@ -24,9 +24,10 @@ from daemon.logs.following import LogFollower
 from daemon.model.event import Event
 from daemon.model.moment import rfc3339
 from daemon.web.arguments import argument, flag, has, number, seconds
-from daemon.web.bodies import alert_body, point_body
+from daemon.web.bodies import alert_body
 from daemon.web.exposition import Exposition
 from daemon.web.logs import TEXT, log_text, serve_log
+from daemon.web.points import serve_points
 from daemon.web.problems import PROBLEM_TYPE, Problem, problem, problem_of
 from daemon.web.request import BoundedRequest, header_text
 from daemon.web.sse import EVENTS_TYPE, event_body, serve_events
@@ -152,8 +153,11 @@ class Api:
     async def agent_metrics(self, request: BoundedRequest, agent_id: str) -> bytes:
         """What an agent used in the last ``duration`` (an hour), a point for each sample or ``step``."""
         duration_s, step_s = seconds(request, "duration"), seconds(request, "step")
-        points = await self._control.records.usage(agent_id, duration_s, step_s)
-        return self._json(request, {"agent_id": agent_id, "data_points": [point_body(p) for p in points]})
+        points = await self._control.records.history(agent_id, duration_s, step_s)
+        request.setHeader(b"content-type", JSON)
+        if request.method != b"HEAD":
+            await serve_points(request, agent_id, points)
+        return b""
 
     @app.route("/v1/agents/<agent_id>/logs", methods=["GET"])
     async def agent_logs(self, request: BoundedRequest, agent_id: str) -> bytes:

@@ -6,8 +6,10 @@ import json
 
 from daemon.model.agent import HealthStatus
 from daemon.model.health import HealthVerdict
-from daemon.model.usage import Usage
+from daemon.model.usage import Usage, UsagePoint
 from daemon.web.api import STREAMS_MAX
+from daemon.web.bodies import point_body
+from daemon.web.points import PIECE, pieces
 from tests.fakes.control import RigCase
 
 BAD = "daemon: {work_dir: /w, http_prot: 1}\nagents: 7\n"
@@ -26,6 +28,7 @@ class RecordsRoutes(RigCase):
 
     def test_points_by_duration_and_step(self) -> None:
         self.rig.used[self.lab.life.agent("web").pid] = Usage(cpu_percent=1.5, rss_bytes=7000, read_bytes=None)
+        self.lab.run(60 - self.lab.clock.seconds() % 60)
         self.rig.resources.startService()
         self.lab.run(200, step=5)
         self.client = self.rig.connect()  # the first connection was closed: 75 s without a request
@@ -41,6 +44,14 @@ class RecordsRoutes(RigCase):
             self.assertEqual(self.client.get(f"/v1/agents/web/metrics?{query}").status, 400, query)
         self.assertEqual(self.client.get("/v1/agents/nobody/metrics").status, 404)
         self.successResultOf(self.rig.resources.stopService())
+
+    def test_a_long_history_is_one_body_written_piece_by_piece(self) -> None:
+        for count in (0, 1, PIECE, 2 * PIECE + 1):
+            points = [UsagePoint(timestamp=60 * n, cpu=1.5) for n in range(count)]
+            written = list(pieces('a"b', points))
+            self.assertLessEqual(max(map(len, written)), 400 * PIECE)
+            body = json.loads(b"".join(written))
+            self.assertEqual(body, {"agent_id": 'a"b', "data_points": [point_body(p) for p in points]})
 
     def test_the_end_of_a_log(self) -> None:
         self.write_log(b"".join(b"line %d\n" % n for n in range(300)) + b"\xff not text")
