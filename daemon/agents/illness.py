@@ -80,6 +80,12 @@ class Illness:
         else:
             self._restart_later(verdict, policy)
 
+    def reconsider(self, policy: RestartPolicy) -> None:
+        """Another restart policy holds: what waits under the old one is decided anew."""
+        self.drop()
+        if self.verdict is not None and self.verdict.unhealthy and policy.policy is not Policy.NEVER:
+            self._restart_later(self.verdict, policy)
+
     def _restart_later(self, verdict: HealthVerdict, policy: RestartPolicy) -> None:
         metadata, now = self._book.metadata, self._world.clock.seconds()
         what = after_unhealthy(

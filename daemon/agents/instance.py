@@ -14,7 +14,7 @@ from daemon.agents.observer import stopping_error
 from daemon.agents.operations import Outcome, Verb
 from daemon.agents.process import AgentProcess
 from daemon.agents.supervision import Supervision
-from daemon.config.schema import AgentConfig, Policy
+from daemon.config.schema import AgentConfig
 from daemon.config.spec_hash import spec_hash
 from daemon.errors import RequestError, RequestFault
 from daemon.model.agent import AgentState, ExitStatus, Identity, Wanted
@@ -196,12 +196,11 @@ class AgentInstance(Supervision):
         if not self.enabled:
             self._asked = False
             self.board.supersede("the configuration no longer lets it run")
-        elif not self.pid and spec is not None and old_spec is not None and (
-            old_hash != self.spec_hash or old_spec.restart.policy is not spec.restart.policy
-        ):
-            self._begin_anew()
-        if spec is not None and spec.restart.policy is Policy.NEVER:
-            self.illness.drop()
+        elif spec is not None and old_spec is not None:
+            if not self.pid and (old_hash != self.spec_hash or old_spec.restart != spec.restart):
+                self._begin_anew()
+            if old_spec.restart != spec.restart:
+                self.illness.reconsider(messages.restart_policy(spec))
         if self.state is AgentState.RUNNING and self.process is not None:
             well_since = max(self.process.started_mono, self.illness.well_again_mono or 0.0)
             self._reset_count_later(self._world.clock.seconds() - well_since)
@@ -235,6 +234,10 @@ class AgentInstance(Supervision):
         self._retrying = self.metadata.next_try_mono is not None
         if self.metadata.gave_up:
             self.book.recall_giving_up()
+            slow_retry_s = self.spec.restart.slow_retry if self.spec is not None else 0.0
+            if not self._retrying and slow_retry_s > 0:  # it was 0 when it was given up for good
+                self._retrying = True
+                self.book.remember(next_try_mono=self._world.clock.seconds() + slow_retry_s)
         if remembered is not None:
             self._ended_while_away()
 

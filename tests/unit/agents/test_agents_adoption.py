@@ -257,6 +257,18 @@ class ReconcileAtStart(AdoptionCase):
         self.lab.run(10)
         self.assertEqual(len(new.launcher.spawned), 1)
 
+    def test_one_given_up_for_good_is_tried_again_once_slow_tries_are_configured(self) -> None:
+        self.lab.spec(missing=True, restart=RestartConfig(max_retries=1, slow_retry=0.0))
+        self.lab.boot()
+        self.lab.run(3)
+        self.lab.crash()
+        self.lab.spec(restart=RestartConfig(max_retries=1, slow_retry=60.0))
+        self.lab.boot()
+        self.lab.run(59)
+        self.assertEqual(self.spawns(), 0)
+        self.lab.run(3)
+        self.assertEqual(self.spawns(), 1)
+
     def test_after_a_reboot_everything_wanted_starts_afresh(self) -> None:
         self.lab.spec("down")
         life, leader = self.boot_running("web")

@@ -151,6 +151,29 @@ class Restarts(IllnessCase):
 
 
 class Meanwhile(IllnessCase):
+    def test_other_restart_keys_apply_to_a_restart_that_waits_under_the_old_ones(self) -> None:
+        for old, new in (
+            ({"max_retries": 1, "slow_retry": 0.0}, {"max_retries": 1, "slow_retry": 60.0}),
+            ({"backoff_base": 0.0, "max_restarts_per_hour": 1}, {"backoff_base": 0.0, "max_restarts_per_hour": 0}),
+            ({"backoff_base": 60.0}, {"backoff_base": 0.0}),
+        ):
+            with self.subTest(old=old, new=new):
+                self.running(restart=RestartConfig(**old))
+                self.judge(ILL)
+                self.lab.run(2)
+                leader = self.life.process()
+                self.judge(ILL)
+                self.lab.run(30)
+                self.assertTrue(leader.alive)
+                self.lab.spec(restart=RestartConfig(**new))
+                self.life.manager.apply(self.lab.specs.values())
+                self.lab.run(62)
+                self.assertFalse(leader.alive)
+                self.assert_state(AgentState.RUNNING)
+                self.lab.crash()
+                self.host.power_cut()
+                self.life.metadata_path().unlink()
+
     def test_a_reload_does_not_count_the_time_in_which_it_was_ill(self) -> None:
         restart = RestartConfig(reset_after=60.0, backoff_base=50.0)
         self.running(restart=restart)

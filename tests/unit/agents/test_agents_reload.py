@@ -66,6 +66,26 @@ class Reload(LabCase):
         self.lab.run(2)
         self.assert_state(AgentState.RUNNING)
 
+    def test_other_restart_keys_apply_to_what_waits_under_the_old_ones(self) -> None:
+        for old, new in (
+            ({"max_retries": 1, "slow_retry": 0.0}, {"max_retries": 1, "slow_retry": 60.0}),
+            ({"max_retries": 1, "slow_retry": 0.0}, {"max_retries": 10}),
+            ({"backoff_base": 0.0, "max_restarts_per_hour": 1}, {"backoff_base": 0.0, "max_restarts_per_hour": 0}),
+        ):
+            with self.subTest(old=old, new=new):
+                self.running(restart=RestartConfig(**old))
+                for _ in range(2):
+                    self.life.process().die(FAILED)
+                    self.lab.run(2)
+                self.assertEqual(self.life.agent().pid, 0)
+                self.lab.spec(restart=RestartConfig(**new))
+                self.life.manager.apply(self.lab.specs.values())
+                self.lab.run(62)
+                self.assert_state(AgentState.RUNNING)
+                self.lab.crash()
+                self.host.power_cut()
+                self.life.metadata_path().unlink()
+
     def test_a_change_during_a_stop_is_in_the_successor(self) -> None:
         self.lab.program().stop_takes_s = 2.0
         self.running()
