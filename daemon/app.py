@@ -106,7 +106,8 @@ class HostDaemon(MultiService):
             },
         )
         self.uplink = Uplink(reactor, self.control, parts, self._facts, config)
-        parts.leaders.on_state = self.uplink.state_changed
+        parts.leaders.on_state = self._state_changed
+        parts.alerts.subscribe(lambda _alert: self.service_manager.changed())
         parts.config.applied_by(
             [*parts.reload_steps, Step(name="Manager", apply=lambda old, new: self.uplink.apply(new))]
         )
@@ -229,8 +230,14 @@ class HostDaemon(MultiService):
             control=config.daemon.control_socket,
         )
         self.service_manager.ready(self._status(), os.getpid())
+        self.service_manager.keep_status(self._status)
+        self.service_manager.changed()
         # Also while we stop, which may take longer than the watchdog's time; a loop that hangs pings no more.
         self.service_manager.feed_watchdog(lambda: True)
+
+    def _state_changed(self, agent_id: str) -> None:
+        self.uplink.state_changed(agent_id)
+        self.service_manager.changed()
 
     def _status(self) -> str:
         """One line for the service manager."""

@@ -14,11 +14,12 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from daemon.aio.periodic import Periodic, periodic
-from daemon.aio.reactor import Clock
+from daemon.aio.reactor import Clock, DelayedCall
 
 log = Logger()
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+STATUS_DELAY_S = 1.0  # after a change; a hundred agents that start are one line
 _MICRO = 1_000_000
 _PING_MIN_S = 0.01  # a watchdog of microseconds must not eat the loop it watches
 
@@ -58,6 +59,9 @@ class ServiceManager:
         self._monotonic_us = monotonic_us
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._pings: Periodic | None = None
+        self._describe: Callable[[], str] | None = None
+        self._status_said = ""
+        self._status_soon: DelayedCall | None = None
         self._complained = False
         self.failures_total = 0
         self.watchdog_s = watchdog_s(usec, for_pid, pid) if self._address else 0.0
@@ -69,11 +73,24 @@ class ServiceManager:
 
     def ready(self, status: str, pid: int) -> None:
         """The start or a reload is over. The pid is told, for a daemonised twistd has another one."""
+        self._status_said = status
         self._send("READY=1", f"STATUS={status}", f"MAINPID={pid}")
 
-    def status(self, text: str) -> None:
-        """One line for ``systemctl status``."""
-        self._send(f"STATUS={text}")
+    def keep_status(self, describe: Callable[[], str]) -> None:
+        """From now on ``describe()`` is the line of ``systemctl status``, told anew after :meth:`changed`."""
+        self._describe = describe
+
+    def changed(self) -> None:
+        """What the line tells may have changed; it is told soon, when it did."""
+        if self._address and self._describe is not None and self._status_soon is None:
+            self._status_soon = self._clock.callLater(STATUS_DELAY_S, self._tell_status)
+
+    def _tell_status(self) -> None:
+        self._status_soon = None
+        text = self._describe() if self._describe is not None else self._status_said
+        if text != self._status_said:
+            self._status_said = text
+            self._send(f"STATUS={text}")
 
     def reloading(self) -> None:
         """A reload begins. Both lines in one datagram: newer versions wait for ever without the time."""
@@ -81,6 +98,10 @@ class ServiceManager:
 
     def stopping(self) -> None:
         """The end begins."""
+        self._describe = None
+        if self._status_soon is not None:
+            self._status_soon.cancel()
+            self._status_soon = None
         self._send("STOPPING=1", "STATUS=stopping; agents run on")
 
     def feed_watchdog(self, healthy: Callable[[], bool]) -> None:

@@ -47,6 +47,8 @@ def test_start_reload_watchdog_and_stop_are_told(daemon: Daemon) -> None:
         ready = wait_for("READY", systemd.hear)[0]
         assert ready == {"READY": "1", "STATUS": ready["STATUS"], "MAINPID": str(daemon.pid)}
         assert "of 1 agents run" in ready["STATUS"]
+        wait_for("the agent in the status", lambda: systemd.hear()[-1] == {"STATUS": "1 of 1 agents run, 0 unhealthy"})
+        del systemd.said[1:]
         wait_for("pings of the watchdog", lambda: systemd.hear() and systemd.pings >= 3)
 
         before_us = time.monotonic_ns() // 1000
@@ -71,6 +73,8 @@ def test_a_daemon_that_stands_still_feeds_no_watchdog(daemon: Daemon) -> None:
     try:
         daemon.configure(sleeper("a"))
         daemon.start(NOTIFY_SOCKET=str(path), WATCHDOG_USEC="200000")
+        wait_for("the agent in the status", lambda: systemd.hear()[-1] == {"STATUS": "1 of 1 agents run, 0 unhealthy"})
+        del systemd.said[1:]
         wait_for("pings of the watchdog", lambda: systemd.hear() and systemd.pings >= 1)
         os.kill(daemon.pid, signal.SIGSTOP)
         try:

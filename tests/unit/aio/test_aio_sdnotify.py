@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from daemon.aio.sdnotify import ServiceManager, watchdog_s
+from daemon.aio.sdnotify import STATUS_DELAY_S, ServiceManager, watchdog_s
 
 
 class NotifyTest(SynchronousTestCase):
@@ -39,13 +39,34 @@ class NotifyTest(SynchronousTestCase):
             self.assertEqual(environ, {"PATH": "/bin"})
             manager.ready("2 agents\nrun", 42)
             manager.reloading()
-            manager.status("x")
             manager.stopping()
-            found = [server.recv(4096).decode() for _ in range(4)]
+            found = [server.recv(4096).decode() for _ in range(3)]
             self.assertEqual(found, [
-                "READY=1\nSTATUS=2 agents run\nMAINPID=42", "RELOADING=1\nMONOTONIC_USEC=123456", "STATUS=x",
+                "READY=1\nSTATUS=2 agents run\nMAINPID=42", "RELOADING=1\nMONOTONIC_USEC=123456",
                 "STOPPING=1\nSTATUS=stopping; agents run on",
             ])
+
+    def test_the_line_of_status_follows_what_it_tells_and_costs_nothing_at_rest(self) -> None:
+        server = self.listen(str(self.root / "notify"))
+        manager, _ = self.manager(str(self.root / "notify"))
+        line = ["0 of 2 agents run"]
+        manager.changed()  # before anybody has said what it is
+        manager.ready(line[0], 42)
+        manager.keep_status(lambda: line[0])
+        line[0] = "1 of 2 agents run"
+        manager.changed()
+        line[0] = "2 of 2 agents run"
+        manager.changed()
+        self.clock.advance(STATUS_DELAY_S)
+        manager.changed()
+        self.clock.advance(STATUS_DELAY_S)
+        self.assertEqual(server.recv(4096).decode(), "READY=1\nSTATUS=0 of 2 agents run\nMAINPID=42")
+        self.assertEqual(server.recv(4096).decode(), "STATUS=2 of 2 agents run")
+        self.assertRaises(BlockingIOError, server.recv, 100)
+        manager.changed()
+        manager.stopping()
+        manager.changed()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_the_watchdog_is_fed_twice_in_its_time_and_only_in_health(self) -> None:
         server = self.listen(str(self.root / "notify"))
@@ -97,13 +118,13 @@ class NotifyTest(SynchronousTestCase):
         for nobody in (str(self.root / "nobody"), "@hostdaemon-nobody", "vsock:2:1", "/" + "x" * 200):
             manager, _ = self.manager(nobody)
             for _ in range(3):
-                manager.status("x")
+                manager.ready("x", 42)
             self.assertEqual(manager.failures_total, 3)
         self.assertEqual(len([line for line in said if "does not hear us" in line]), 4)
         self.listen(str(self.root / "full"))
         full, _ = self.manager(str(self.root / "full"))
         for _ in range(5000):
-            full.status("x" * 1000)
+            full.ready("x" * 1000, 42)
             if full.failures_total:
                 break
         self.assertGreater(full.failures_total, 0)
