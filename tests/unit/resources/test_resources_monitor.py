@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import msgspec
+import pytest
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,7 +19,14 @@ from daemon.model.agent import Identity
 from daemon.model.usage import Usage
 from daemon.resources.heartbeats import HeartbeatKeeper
 from daemon.resources.history import History
-from daemon.resources.monitor import LANE, READ_DEADLINE_S, UNSAVED_MAX, WRITE_DEADLINE_S, ResourceMonitor
+from daemon.resources.monitor import (
+    LANE,
+    READ_DEADLINE_S,
+    UNSAVED_MAX,
+    WRITE_DEADLINE_S,
+    ResourceMonitor,
+    first_round_s,
+)
 from daemon.resources.ring import HEADER_BYTES, RECORD_BYTES
 from tests.fakes.directory import FakeEvents
 from tests.fakes.supervised import FakeAgent, FakeAlerts, FakeRoster
@@ -87,6 +95,17 @@ class MonitorCase(SynchronousTestCase):
     def points(self, agent_id: str = "a", duration_s: int = 86400, step_s: int = 0) -> list[dict[str, object]]:
         found = self.successResultOf(Deferred.fromCoroutine(self.monitor.query(agent_id, duration_s, step_s)))
         return [msgspec.structs.asdict(p) for p in found]
+
+
+@pytest.mark.parametrize(
+    ("now_s", "interval_s", "wait_s"),
+    [(480.0, 60.0, 60.0), (481.0, 60.0, 59.0), (530.0, 60.0, 10.0), (537.0, 60.0, 63.0), (0.25, 1.0, 0.75),
+     (0.75, 1.0, 1.25)],
+)
+def test_rounds_stand_at_beats_of_the_clock_and_leave_the_baseline_its_time(
+    now_s: float, interval_s: float, wait_s: float
+) -> None:
+    assert first_round_s(now_s, interval_s) == pytest.approx(wait_s)
 
 
 class Sampling(MonitorCase):
