@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -289,8 +291,8 @@ class HttpClientTest(TestCase):
 
     def tls_server(self, answer: bytes | Callable[[Peer], object]) -> int:
         root = Authority("probe root")
-        folder = self.mktemp()
-        os.makedirs(folder)
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
         server = Authority("server", root, server=True, ca=False)
         for name, pem in (("ca", root.pem), ("cert", server.pem), ("key", server.key_pem())):
             with open(f"{folder}/{name}.pem", "wb") as file:
