@@ -5,27 +5,23 @@ One deadline holds for all of a request, and a request is over when its connecti
 
 from __future__ import annotations
 
-import base64
 from dataclasses import dataclass
 from typing import Any, cast
-from urllib.parse import quote, unquote_to_bytes, urlsplit, urlunsplit
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.protocol import Protocol
 from twisted.web.iweb import IBodyProducer
 from zope.interface import implementer
 
-from daemon import __version__
 from daemon.aio.reactor import Clock
 from daemon.aio.threads import Threads
 from daemon.httpclient.connection import HEADERS_MAX, Endpoints, Line
 from daemon.httpclient.deadline import Overdue, by_deadline
 from daemon.httpclient.errors import HttpError
+from daemon.httpclient.target import USER_AGENT, split_target
 from daemon.httpclient.wording import explain
 
-USER_AGENT = f"hostdaemon/{__version__}"
 RETRY_AFTER_MAX_S = 86400.0
-_URL_SAFE = "/?#[]@!$&'()*+,;=:%~"  # RFC 3986: what is not to be quoted in a path or query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +84,7 @@ class HttpClient:
         from twisted.web.client import Agent
         from twisted.web.http_headers import Headers
 
-        target, credentials = _target(url)
+        target, credentials = split_target(url)
         headers = {"User-Agent": [USER_AGENT], "Accept": ["*/*"]}
         if content_type:
             headers["Content-Type"] = [content_type]
@@ -132,25 +128,6 @@ class _Body:
 
     def stopProducing(self) -> None:
         """All of it is written already."""
-
-
-def _target(url: str) -> tuple[bytes, str]:
-    """What to ask, without user and password, and the Authorization header that these two make (RFC 7617).
-
-    Raises:
-        HttpError: the host is not ASCII.
-    """
-    parts = urlsplit(url)
-    login, _, netloc = parts.netloc.rpartition("@")
-    if not netloc.isascii():
-        raise HttpError(f"the host {netloc} is not ASCII; write it in its xn-- form")
-    path, query = quote(parts.path, safe=_URL_SAFE), quote(parts.query, safe=_URL_SAFE)
-    target = urlunsplit((parts.scheme, netloc, path, query, "")).encode("ascii")
-    if not login:
-        return target, ""
-    user, _, password = login.partition(":")
-    pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
-    return target, "Basic " + base64.b64encode(pair).decode("ascii")
 
 
 def _retry_after(headers: Any) -> float | None:

@@ -13,6 +13,8 @@ def explain(error: BaseException, timeout_s: float) -> str:
     reasons = getattr(error, "reasons", None)  # twisted.web's ResponseFailed and its like
     if reasons:
         cause = reasons[0].value
+        if isinstance(cause, KeyError):  # what twisted.web says of codings it has not
+            return f"it answers with a Transfer-Encoding that nobody asked for ({_text(cause)})"
         if type(cause).__name__ == "ParseError" or isinstance(cause, ValueError):
             return f"the answer is not HTTP ({_text(cause)})"
         return explain(cause, timeout_s)
@@ -30,6 +32,16 @@ def explain(error: BaseException, timeout_s: float) -> str:
     if module.startswith("service_identity"):
         return "TLS: the certificate is another host's"
     return _text(error)
+
+
+def distrusted(error: BaseException) -> bool:
+    """Whether the other side's certificate was refused: it will be the next time, too."""
+    reasons = getattr(error, "reasons", None)
+    if reasons:
+        return distrusted(reasons[0].value)
+    if type(error).__module__.startswith("service_identity"):
+        return True
+    return explain(error, 0) == "TLS: certificate verify failed"
 
 
 def _text(error: BaseException) -> str:
