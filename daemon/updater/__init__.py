@@ -1,1 +1,1 @@
-"""Signed updates with automatic roll-back (not built yet)."""
+"""Signed updates with automatic roll-back (not wired yet)."""
