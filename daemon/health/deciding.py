@@ -126,10 +126,12 @@ def judge(spec: AgentConfig, vitals: Vitals, pid: int) -> HealthVerdict:
     if starting and waits:
         left_s = vitals.started_s + check.start_period - now
         return HealthVerdict(
-            status=HealthStatus.STARTING, check=waits[0],
+            status=HealthStatus.STARTING, check=waits[0], waits=tuple(waits),
             reason=f"waiting for {', '.join(waits)}; start_period forgives {left_s:.0f} s more",
         )
-    return HealthVerdict(status=HealthStatus.HEALTHY, reason=f"pid {pid} lives, every check passes")
+    return HealthVerdict(
+        status=HealthStatus.HEALTHY, reason=f"pid {pid} lives, every check passes", waits=tuple(waits)
+    )
 
 
 def _silent(check: HealthCheckConfig, vitals: Vitals) -> HealthVerdict | None:

@@ -346,7 +346,9 @@ class Patient:
         verdict = judge(self.spec, vitals, self._process.pid)
         self._listen(silence_limit_s(self.spec.health_check, vitals), vitals.now_s)
         told = self._told
-        changed = told is None or (told.status, told.check) != (verdict.status, verdict.check)
+        changed = told is None or (told.status, told.check, told.waits) != (
+            verdict.status, verdict.check, verdict.waits,
+        )
         if not changed and not verdict.unhealthy:
             return
         self._told = verdict

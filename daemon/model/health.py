@@ -20,6 +20,8 @@ class HealthVerdict(msgspec.Struct, frozen=True, kw_only=True):
         value: what was measured, in the unit of the limit (seconds, percent of one core, bytes, misses).
         limit: what it was held against.
         duration_s: for how long it has been so, seconds.
+        waits: the checks that have not gone well on this process yet. A verdict can be ``healthy`` with such:
+            their misses are not enough for another one so far.
     """
 
     status: HealthStatus
@@ -28,6 +30,7 @@ class HealthVerdict(msgspec.Struct, frozen=True, kw_only=True):
     value: float | None = None
     limit: float | None = None
     duration_s: float | None = None
+    waits: tuple[str, ...] = ()
 
     @property
     def unhealthy(self) -> bool:

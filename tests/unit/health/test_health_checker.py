@@ -360,8 +360,20 @@ class Endpoints(WardCase):
         agent.state = AgentState.STOPPING
         self.web.answers[URL] = "connection refused"
         self.wait(60)
-        self.assertEqual([v.status for v in agent.verdicts], [HEALTHY])
+        self.assertEqual({v.status for v in agent.verdicts}, {HEALTHY})
         self.assertEqual(self.alerts.told, [])
+
+    def test_a_healthy_verdict_says_which_checks_have_not_gone_well_yet(self) -> None:
+        self.web.answers[URL] = "connection refused"
+        agent = self.admit(http_endpoint=URL, failure_threshold=100, start_period=5.0)
+        self.wait(20)
+        self.assertEqual((agent.verdicts[-1].status, agent.verdicts[-1].waits), (HEALTHY, ("http",)))
+        self.web.answers[URL] = 200
+        self.wait(60)
+        self.assertEqual((agent.verdicts[-1].status, agent.verdicts[-1].waits), (HEALTHY, ()))
+        self.web.answers[URL] = "connection refused"
+        self.wait(60)
+        self.assertEqual(agent.verdicts[-1].waits, ())  # it did go well; now failure_threshold decides
 
     def test_a_fault_of_whoever_hears_the_verdict_is_logged_and_ends_nothing(self) -> None:
         self.web.answers[URL] = None
