@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from daemon.model.agent import AgentState, Identity, LastExit
+from daemon.model.agent import AgentState, BinaryTrial, Identity, LastExit
 from daemon.model.event import Severity
 from daemon.model.health import HealthVerdict
 from daemon.model.heartbeat import Heartbeat
@@ -194,7 +194,7 @@ class UpdatableAgent(Protocol):
 
     @property
     def verdict(self) -> HealthVerdict | None:
-        """The last verdict of the health checks on the process that leads it now; None before the first."""
+        """The last verdict of the health checks on the process that leads it now; None where nobody checks."""
         ...
 
     @property
@@ -211,13 +211,25 @@ class UpdatableAgent(Protocol):
         """Ends it and keeps it down whatever is wanted, until :meth:`release`; what operators ask meanwhile
         is kept and carried out then. Ends when nothing of it is left.
 
+        While it is held and wanted running, its state is ``restarting`` with ``why`` as the reason. A hold is
+        not remembered: it ends with the daemon, which leaves no agent down that is wanted running.
+
         Raises:
             AgentStopError: D3002, something of it would not end; it is not held.
+            RequestError: the daemon stops, or it was released meanwhile.
         """
         ...
 
     def release(self) -> None:
-        """From now on it is again what is wanted; a start forgets earlier failures."""
+        """From now on it is again what is wanted; a start forgets earlier failures. Harmless when not held."""
+        ...
+
+    async def try_binary(self, path: str) -> BinaryTrial | None:
+        """Runs another binary's version command as the agent's user, in the agent's small environment.
+
+        Returns:
+            what came of it; None where the agent has no version command.
+        """
         ...
 
     def last_lines(self) -> Sequence[str]:
@@ -225,7 +237,8 @@ class UpdatableAgent(Protocol):
         ...
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """``changed`` is called, on a turn of its own, after each change of state, process or verdict.
+        """``changed`` is called, on a turn of its own, after each change of state, process, verdict,
+        configuration or intent.
 
         Returns:
             ends that.

@@ -37,6 +37,7 @@ class AgentBook:
         reason: why, in one phrase.
         metadata: what is remembered, up to date.
         complaints: its alerts.
+        exits_total: exits nobody asked for and failed spawns, since this daemon began.
     """
 
     log = Logger()
@@ -51,6 +52,7 @@ class AgentBook:
         self.state_since = world.clock.seconds()
         self.reason = ""
         self.complaints = Complaints(agent_id, world.alerts)
+        self.exits_total = 0
         self._world = world
         self._on_transition = on_transition
         self._held: list[tuple[AgentState, AgentState, str, str]] | None = None
@@ -128,6 +130,7 @@ class AgentBook:
     ) -> Verdict:
         """Counts an exit (a failed spawn is one too) and asks the restart policy what follows."""
         metadata, now = self.metadata, self._world.clock.seconds()
+        self.exits_total += 1
         verdict = after_exit(
             restart_policy(spec), status=status, n=metadata.exits_in_a_row, now_s=now,
             restarts=metadata.restarts_mono, random_unit=self._world.random_unit(), spawned=spawned,

@@ -50,6 +50,7 @@ class Observed:
         survivors: the leader is gone but something that belongs to the agent lives.
         restart_asked: an operator asked for a start or restart that no spawn has answered yet.
         settled: it ended and its restart policy leaves it so.
+        held: why it must be down for now whatever is wanted; empty when nobody holds it.
         unhealthy: what is wrong with the living leader, where its policy wants a restart for it; else empty.
         due: the next try has come (or none has to be waited for).
     """
@@ -59,6 +60,7 @@ class Observed:
     survivors: bool = False
     restart_asked: bool = False
     settled: bool = False
+    held: str = ""
     unhealthy: str = ""
     due: bool = True
 
@@ -78,6 +80,8 @@ class Decision:
 
 def decide(spec: Spec, wanted: Wanted, observed: Observed) -> Decision:
     """The reconcile table; the first row that fits decides."""
+    if observed.held:
+        return _held(observed)
     if not spec.configured:
         return _down(observed, "it is no longer in the configuration", Do.FORGET)
     if not spec.enabled:
@@ -103,6 +107,15 @@ def decide(spec: Spec, wanted: Wanted, observed: Observed) -> Decision:
     if not observed.due:
         return Decision(do=Do.WAIT, why="the next try has not come")
     return Decision(do=Do.SPAWN, why="it is wanted and not running")
+
+
+def _held(observed: Observed) -> Decision:
+    """Down, but never forgotten: an id that leaves the file and comes back meanwhile must meet the same hold."""
+    if observed.alive:
+        return Decision(do=Do.STOP, why=observed.held)
+    if observed.survivors:
+        return Decision(do=Do.CLEAN, why=observed.held)
+    return Decision(do=Do.NOTHING, why=observed.held)
 
 
 def _down(observed: Observed, reason: str, rest: Do) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, fail
@@ -10,14 +11,16 @@ from twisted.python.failure import Failure
 from daemon.agents import messages
 from daemon.agents.adopting import find_leader
 from daemon.agents.exits import bury
+from daemon.agents.logfile import log_path, log_size, tail
 from daemon.agents.observer import stopping_error
 from daemon.agents.operations import Outcome, Verb
 from daemon.agents.process import AgentProcess
 from daemon.agents.supervision import Supervision
+from daemon.agents.version import try_binary
 from daemon.config.schema import AgentConfig
 from daemon.config.spec_hash import spec_hash
 from daemon.errors import RequestError, RequestFault
-from daemon.model.agent import AgentState, ExitStatus, Identity, Wanted
+from daemon.model.agent import AgentState, BinaryTrial, ExitStatus, Identity, LastExit, Wanted
 from daemon.model.event import Severity
 from daemon.model.health import HealthVerdict
 from daemon.model.heartbeat import Heartbeat
@@ -109,9 +112,72 @@ class AgentInstance(Supervision):
             return
         was_unhealthy = self.illness.unhealthy
         self.illness.judge(verdict, messages.restart_policy(self.spec))
+        self.watchers.changed()
         if was_unhealthy and not verdict.unhealthy:
             self._reset_count_later(0.0)
             self.reconcile()
+
+    # ---------------------------------------------------------------- updates
+
+    @property
+    def binary_path(self) -> str:
+        """See UpdatableAgent."""
+        return self.spec.binary_path if self.spec is not None else ""
+
+    @property
+    def down(self) -> bool:
+        """See UpdatableAgent."""
+        return self._down
+
+    @property
+    def version(self) -> str:
+        """See UpdatableAgent."""
+        return self.metadata.version
+
+    @property
+    def verdict(self) -> HealthVerdict | None:
+        """See UpdatableAgent."""
+        return self.illness.verdict
+
+    @property
+    def last_exit(self) -> LastExit | None:
+        """See UpdatableAgent."""
+        return self.metadata.last_exit
+
+    @property
+    def exits_total(self) -> int:
+        """See UpdatableAgent."""
+        return self.book.exits_total
+
+    def hold(self, why: str) -> Deferred[None]:
+        """See UpdatableAgent."""
+        if self._leaving:
+            return fail(stopping_error())
+        self._hold.why = why
+        reached = self._hold.wait()
+        self.reconcile()
+        return reached
+
+    def release(self) -> None:
+        """See UpdatableAgent."""
+        if not self._hold.why:
+            return
+        self._end_hold(RequestError(RequestFault.SUPERSEDED, "it was released before it was down"))
+        if self.down:
+            self._find_version()  # no start will ask
+
+    def last_lines(self) -> tuple[str, ...]:
+        """See UpdatableAgent."""
+        path = log_path(self._world.logs_dir, self.agent_id)
+        return tail(path, log_size(path))
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """See UpdatableAgent."""
+        return self.watchers.add(changed)
+
+    async def try_binary(self, path: str) -> BinaryTrial | None:
+        """See UpdatableAgent."""
+        return await try_binary(self._world, self.spec, path) if self.spec is not None else None
 
     # ------------------------------------------------------------- operations
 
@@ -168,6 +234,7 @@ class AgentInstance(Supervision):
         if self.metadata.wanted is wanted and not restarting:
             self.reconcile()
             return done
+        self.watchers.changed()
         # Intent is on disk before it is carried out: a daemon that dies in between must not undo it.
         self.book.remember(wanted=wanted, settled=False, restarting=restarting)
         saving = self._world.store.save_now(self.metadata)
@@ -193,6 +260,7 @@ class AgentInstance(Supervision):
         old_hash, old_spec = self.spec_hash, self.spec
         self.spec = spec
         self.spec_hash = spec_hash(spec) if spec is not None else ""
+        self.watchers.changed()
         if not self.enabled:
             self._asked = False
             self.board.supersede("the configuration no longer lets it run")
@@ -205,14 +273,6 @@ class AgentInstance(Supervision):
             well_since = max(self.process.started_mono, self.illness.well_again_mono or 0.0)
             self._reset_count_later(self._world.clock.seconds() - well_since)
         self.reconcile()
-
-    def _begin_anew(self) -> None:
-        """Another configuration gets tries of its own: what the old one failed at is past."""
-        self._timers.cancel("next_try")
-        self.book.forgive()
-        self.book.remember(
-            settled=False, gave_up=False, next_try_mono=None, exits_in_a_row=0, restart_count=0
-        )
 
     # -------------------------------------------------------------- adoption
 

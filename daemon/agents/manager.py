@@ -157,6 +157,10 @@ class MultiAgentManager(Service):
         """See AgentRoster."""
         return self.registry.list()
 
+    def updatable(self) -> tuple[AgentInstance, ...]:
+        """See UpdatableAgents."""
+        return tuple(agent for agent in self.registry.list() if agent.spec is not None)
+
     def find(self, agent_id: str) -> AgentInstance | None:
         """See AgentDirectory."""
         return self.registry.find(agent_id)

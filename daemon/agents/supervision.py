@@ -18,6 +18,7 @@ from daemon.agents.book import AgentBook
 from daemon.agents.burials import Burials
 from daemon.agents.decide import Decision, Do, Observed, Spec, decide
 from daemon.agents.exits import ExitReport, bury, leftovers
+from daemon.agents.holding import Hold
 from daemon.agents.illness import Illness
 from daemon.agents.metadata import AgentMetadata
 from daemon.agents.observer import SupervisionObserver, stopping_error
@@ -29,6 +30,7 @@ from daemon.agents.spawning import spawn
 from daemon.agents.stopping import Stop, signal_number
 from daemon.agents.timers import Timers
 from daemon.agents.version import detect_version
+from daemon.agents.watchers import Watchers
 from daemon.agents.world import AgentWorld
 from daemon.config.schema import AgentConfig
 from daemon.config.spec_hash import spec_hash
@@ -54,6 +56,7 @@ class Supervision:
         decision: the last one of the reconcile rule.
         pulse: its heartbeats.
         illness: what health checks say of its process.
+        watchers: called after each change of what an update waits for.
         process: the leader under watch, None when none runs.
     """
 
@@ -75,6 +78,8 @@ class Supervision:
         self._observer = observer
         self._timers = Timers(world.clock)
         self.illness = Illness(self.book, self._timers, world, self.reconcile)
+        self.watchers = Watchers(world.clock)
+        self._hold = Hold()
         self._stop: Stop | None = None
         self._burials = Burials(agent_id)
         self._survivors = False
@@ -160,6 +165,7 @@ class Supervision:
                 survivors=self._survivors,
                 restart_asked=self._asked,
                 settled=metadata.settled,
+                held=self._hold.why,
                 unhealthy=self.illness.cause,
                 due=due,
             ),
@@ -176,19 +182,23 @@ class Supervision:
 
     def _rest(self, decision: Decision) -> None:
         """Nothing should run and nothing does."""
-        if self._down:
+        if self._down or self._hold.why:
             if self._burials.then(self.reconcile):
                 return  # a stop has ended only when what an earlier crash left is gone too
             self._timers.cancel_all()
+        if self._down:
             self._retrying = False
             failed = self.metadata.next_try_mono is not None or self.metadata.exits_in_a_row
             self.book.forgive(**({"next_try_mono": None, "exits_in_a_row": 0} if failed else {}))
             self.book.transition(AgentState.STOPPED, decision.why)
             self.book.complaints.content(decision.why)
             self.board.stopped()
+        elif self._hold.why:
+            self.book.transition(AgentState.RESTARTING, decision.why)
         else:
             self._left_ended(decision.why)
             self.board.start_failed(AgentStartError(decision.why), self._spawns)
+        self._hold.reached()
         if decision.do is Do.FORGET:
             self._leaving = True
             self.board.abandon(RequestError(RequestFault.UNKNOWN, "it has left the configuration"))
@@ -356,7 +366,8 @@ class Supervision:
         graceful, self._graceful = self._graceful, True
         metadata, spec = self.metadata, self.spec
         self._timers.cancel_all()
-        if decision.do is Do.RESTART and not metadata.restarting:
+        restarts = decision.do is Do.RESTART or (self._hold.why and not self._down)
+        if restarts and not metadata.restarting:
             self.book.remember(restarting=True)
         if decision.automatic:
             self.book.count_unhealthy()
@@ -398,6 +409,7 @@ class Supervision:
 
     def _stop_broke(self, failure: Failure) -> None:
         self._stop = None
+        hold, self._hold = self._hold, Hold()
         self._survivors = self.pid == 0  # the leader is gone: what is left still has to go
         error = failure.value
         if not isinstance(error, AgentStopError):
@@ -409,6 +421,7 @@ class Supervision:
         self.book.complaints.not_ended(error.message)
         self.book.publish("agent.stop_failed", error.message, severity=Severity.ERROR, code="D3002")
         self.board.stop_failed(error)
+        hold.failed(error)
         if self._leaving:
             return
         if self._decide().do is Do.KEEP:
@@ -417,10 +430,29 @@ class Supervision:
         self.book.remember(next_try_mono=self._world.clock.seconds() + STOP_AGAIN_S)
         self._timers.set("stop_again", STOP_AGAIN_S, self.reconcile)
 
+    def _end_hold(self, error: RequestError) -> None:
+        """It is again what is wanted, and starts without its failures of before; whoever waits gets the error."""
+        hold, self._hold = self._hold, Hold()
+        hold.failed(error)
+        if not self._down:
+            self._begin_anew()
+        self.reconcile()
+
+    def _begin_anew(self) -> None:
+        """Another configuration or binary gets tries of its own: what the old one failed at is past."""
+        self._timers.cancel("next_try")
+        self._retrying = False
+        self.book.forgive()
+        self.book.remember(
+            settled=False, gave_up=False, next_try_mono=None, exits_in_a_row=0, restart_count=0
+        )
+
     # ----------------------------------------------------------------- leaving
 
     def leave(self) -> Deferred[None]:
         """The daemon stops: no new work; fires when the work in hand has ended (the caller bounds it)."""
+        if self._hold.why:  # the next daemon knows of no hold; until it comes, the agent runs
+            self._end_hold(stopping_error())
         if self._spawn_queued:
             self._spawn_now()
         self._leaving = True
@@ -436,6 +468,7 @@ class Supervision:
         """The daemon is gone: the agent stays."""
         self._leaving = self._gone = True
         self._timers.cancel_all()
+        self.watchers.clear()
         if self.process is not None:
             self.process.forget()
         self.board.abandon(stopping_error())
@@ -446,9 +479,11 @@ class Supervision:
         old = self.process.pid if self.process is not None else 0
         self.process = process
         self.illness.new_process()
+        self.watchers.changed()
         self._observer.leader_changed(self, old, process.pid if process is not None else 0)
 
     def _state_changed(self, old: AgentState, new: AgentState) -> None:
+        self.watchers.changed()
         self._observer.state_changed(self, old, new)
 
     def log_failure(self, work: Deferred[Any], what: str) -> None:

@@ -11,11 +11,14 @@ from daemon.agents.launch import home_of, side_command, small_environment
 from daemon.agents.world import AgentWorld
 from daemon.config.schema import AgentConfig
 from daemon.errors import AgentStartError
+from daemon.model.agent import BinaryTrial
 
 log = Logger()
 
 TIMEOUT_S = 10.0
 OUTPUT_MAX = 64 * 1024
+TRIAL_OUTPUT_MAX = 2000  # characters kept of what a binary on trial prints
+_NOT_EXECUTED = frozenset({126, 127})  # setpriv(1) and the shell: found but not executable, not found
 _VERSION = re.compile(r"(?<![\w.])v?([0-9]+\.[0-9]+(?:\.[0-9]+)*(?:[-+~][0-9A-Za-z.+~-]+)?)")
 
 
@@ -65,3 +68,32 @@ async def detect_version(world: AgentWorld, spec: AgentConfig, known_key: str) -
         )
         return None
     return version, key
+
+
+async def try_binary(world: AgentWorld, spec: AgentConfig, path: str) -> BinaryTrial | None:
+    """Runs the agent's version command with ``path`` in place of its binary, as the agent's user.
+
+    Returns:
+        what came of it; None where the agent has no version command, or one that runs something else.
+    """
+    if spec.binary_path not in spec.version_command:
+        return None
+    argv = tuple(path if word == spec.binary_path else word for word in spec.version_command)
+    try:
+        command = side_command(spec, argv)
+        result = await world.commands.run(
+            command, env=small_environment(home_of(spec.user), world.daemon_env),
+            timeout_s=TIMEOUT_S, max_output=OUTPUT_MAX, with_stderr=True,
+        )
+    except (OSError, AgentStartError) as error:
+        return BinaryTrial(error=(error.strerror or str(error)) if isinstance(error, OSError) else error.message)
+    output = result.output.decode("utf-8", "replace")
+    text = output[:TRIAL_OUTPUT_MAX]
+    wrapped = command != argv  # setpriv stands before it, and answers for the kernel
+    if wrapped and result.status.code in _NOT_EXECUTED:
+        return BinaryTrial(error=text.strip() or f"exit code {result.status.code}", status=result.status)
+    if result.truncated:  # killed by us for talking too much: it does run
+        return BinaryTrial(output=text, version=parse_version(output))
+    return BinaryTrial(
+        status=result.status, timed_out=result.timed_out, output=text, version=parse_version(output)
+    )

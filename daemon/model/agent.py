@@ -67,6 +67,24 @@ class ExitStatus(msgspec.Struct, frozen=True, kw_only=True):
         return self.code == 0
 
 
+class BinaryTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of running a binary that is not in place yet, as its agent's user.
+
+    Attributes:
+        error: why the kernel would not execute it; empty when it ran.
+        status: how it ended.
+        timed_out: it was killed because it did not end in time.
+        output: the beginning of what it printed.
+        version: the version it printed; empty for none.
+    """
+
+    error: str = ""
+    status: ExitStatus = ExitStatus()
+    timed_out: bool = False
+    output: str = ""
+    version: str = ""
+
+
 class LastExit(msgspec.Struct, frozen=True, kw_only=True):
     """The last end of an agent's process, as the API shows it.
 

@@ -406,13 +406,14 @@ def test_no_json_in_the_documents_goes_unchecked() -> None:
 # ---------------------------------------------------------------- architecture
 
 def test_the_reconcile_table_is_the_rule() -> None:
-    table = rows(ARCHITECTURE, "in the configuration")
+    table = rows(ARCHITECTURE, "held")
     yes_no = ("yes", "no")
     used = set()
-    for facts in itertools.product(yes_no, yes_no, ("running", "stopped"), *[yes_no] * 7):
+    for facts in itertools.product(yes_no, yes_no, ("running", "stopped"), *[yes_no] * 8):
+        facts = (facts[-1], *facts[:-1])
         row = next(row for row in table if all(c in ("any", f) for c, f in zip(row, facts, strict=False)))
         used.add(tuple(row))
-        configured, enabled, wanted, alive, asked, same, survivors, settled, due, ill = facts
+        held, configured, enabled, wanted, alive, asked, same, survivors, settled, due, ill = facts
         decision = decide(
             Spec(configured=configured == "yes", enabled=enabled == "yes", spec_hash="new"),
             Wanted(wanted),
@@ -420,6 +421,7 @@ def test_the_reconcile_table_is_the_rule() -> None:
                 alive=alive == "yes", spec_hash="new" if same == "yes" else "old", survivors=survivors == "yes",
                 restart_asked=asked == "yes", settled=settled == "yes", due=due == "yes",
                 unhealthy="no heartbeat" if ill == "yes" else "",
+                held="being updated" if held == "yes" else "",
             ),
         )
         assert decision.do.value == row[-1], facts

@@ -20,6 +20,17 @@ FLAGS = ("alive", "survivors", "restart_asked", "settled", "due")
 @pytest.mark.parametrize(
     ("spec", "wanted", "observed", "do", "why"),
     [
+        # held: before everything else, and never forgotten
+        (SPEC, RUN, Observed(alive=True, spec_hash="a", held="being updated"), Do.STOP, "being updated"),
+        (SPEC, RUN, Observed(held="being updated"), Do.NOTHING, "being updated"),
+        (SPEC, RUN, Observed(held="being updated", restart_asked=True), Do.NOTHING, "being updated"),
+        (SPEC, RUN, Observed(held="being updated", survivors=True), Do.CLEAN, "being updated"),
+        (SPEC, RUN, Observed(alive=True, held="being updated", restart_asked=True), Do.STOP, "being updated"),
+        (SPEC, RUN, Observed(alive=True, held="being updated", unhealthy="x"), Do.STOP, "being updated"),
+        (SPEC, STOP, Observed(alive=True, held="being updated"), Do.STOP, "being updated"),
+        (DISABLED, RUN, Observed(held="being updated"), Do.NOTHING, "being updated"),
+        (GONE, RUN, Observed(alive=True, held="being updated"), Do.STOP, "being updated"),
+        (GONE, RUN, Observed(held="being updated"), Do.NOTHING, "being updated"),
         # adopted or running
         (SPEC, RUN, LIVES, Do.KEEP, "it runs as configured"),
         (SPEC, RUN, Observed(alive=True, spec_hash="b"), Do.RESTART, "its configuration changed"),
@@ -74,23 +85,24 @@ def test_every_row_of_the_reconcile_table(
 def every_case() -> list[tuple[Spec, Wanted, Observed, Decision]]:
     cases = []
     hashes = ("a", "b", "")
-    for spec, wanted, given, ill in itertools.product((SPEC, GONE, DISABLED), Wanted, hashes, ("", "x")):
+    specs = (SPEC, GONE, DISABLED)
+    for spec, wanted, given, ill, held in itertools.product(specs, Wanted, hashes, ("", "x"), ("", "h")):
         for flags in itertools.product((False, True), repeat=len(FLAGS)):
-            observed = Observed(spec_hash=given, unhealthy=ill, **dict(zip(FLAGS, flags, strict=True)))
+            observed = Observed(spec_hash=given, unhealthy=ill, held=held, **dict(zip(FLAGS, flags, strict=True)))
             cases.append((spec, wanted, observed, decide(spec, wanted, observed)))
     return cases
 
 
 def test_every_combination_gets_an_answer_with_a_reason() -> None:
     cases = every_case()
-    assert len(cases) == 3 * 2 * 3 * 2 * 32
+    assert len(cases) == 3 * 2 * 3 * 2 * 2 * 32
     assert all(isinstance(answer.do, Do) and answer.why for *_, answer in cases)
     assert {answer.do for *_, answer in cases} == set(Do)
 
 
 def test_what_must_be_down_is_never_spawned_kept_or_restarted() -> None:
     for spec, wanted, observed, answer in every_case():
-        if spec is not SPEC or wanted is STOP:
+        if spec is not SPEC or wanted is STOP or observed.held:
             assert answer.do not in (Do.SPAWN, Do.RESTART, Do.KEEP, Do.WAIT)
             assert (answer.do is Do.STOP) == observed.alive
 
@@ -107,8 +119,16 @@ def test_nothing_is_spawned_beside_a_living_leader_or_survivors() -> None:
 
 def test_an_agent_is_forgotten_only_when_it_left_the_file_and_nothing_of_it_lives() -> None:
     for spec, _wanted, observed, answer in every_case():
-        gone = not spec.configured and not observed.alive and not observed.survivors
+        gone = not spec.configured and not observed.alive and not observed.survivors and not observed.held
         assert (answer.do is Do.FORGET) == gone
+
+
+def test_a_held_agent_is_brought_down_and_left_so_for_the_reason_of_the_hold() -> None:
+    for _spec, _wanted, observed, answer in every_case():
+        if observed.held:
+            assert answer.why == observed.held
+            expected = Do.STOP if observed.alive else Do.CLEAN if observed.survivors else Do.NOTHING
+            assert answer.do is expected
 
 
 def test_only_a_restart_for_health_counts_as_automatic() -> None:

@@ -42,6 +42,8 @@ ACTIONS = st.one_of(
     st.tuples(st.just("stubborn"), st.booleans()),
     st.tuples(st.just("broken"), st.booleans()),
     st.tuples(st.just("corrupt")),
+    st.tuples(st.just("hold")),
+    st.tuples(st.just("unhold")),
 )
 
 
@@ -54,6 +56,8 @@ class World:
         self.lives: list[Life] = []
         self.asked: list[tuple[Life, Deferred[Any]]] = []
         self.corrupted = False
+        self.held: Any = None  # the agent that is down because it is held
+        self.spawned_before = 0
         self.configure()
         self.born(self.lab.boot())
 
@@ -93,10 +97,12 @@ class World:
         self.lab.run(seconds, step=max(0.25, seconds / 20))
 
     def crash(self) -> None:
+        self.held = None
         self.lab.crash()
         self.born(self.lab.boot())
 
     def leave(self) -> None:
+        self.held = None
         self.lab.life.leave()
         self.lab.run(31, step=1.0)
         self.crash()
@@ -142,6 +148,25 @@ class World:
             path.write_bytes(b"{")
             self.corrupted = True
 
+    def hold(self) -> None:
+        agent = self.lab.life.manager.find("web")
+        if agent is not None:
+            self.held = None
+            holding = agent.hold("being updated")
+            holding.addCallback(self.is_held, agent)
+            holding.addErrback(lambda _failed: None)
+
+    def is_held(self, _down: None, agent: Any) -> None:
+        assert agent.pid == 0
+        assert agent.book.state in (AgentState.RESTARTING, AgentState.STOPPED)
+        self.held, self.spawned_before = agent, len(self.lab.life.launcher.spawned)
+
+    def unhold(self) -> None:
+        agent = self.lab.life.manager.find("web")
+        self.held = None
+        if agent is not None:
+            agent.release()
+
     # ------------------------------------------------------------- judgements
 
     def check(self) -> None:
@@ -149,6 +174,8 @@ class World:
         for life in self.lives:
             assert all(may_follow(c.old, c.new) for c in life.changes)
         assert self.lab.host.untouched()
+        if self.held is not None and self.lab.life.manager.find("web") is self.held:
+            assert self.held.pid == 0 and len(self.lab.life.launcher.spawned) == self.spawned_before
         logged = self.case.flushLoggedErrors()
         assert all(f.check(LaneTimeout, LaneBusy) for f in logged), logged  # a sweep that hung
 
@@ -158,6 +185,7 @@ class World:
         for lane in ("sweep", "metadata", "log-tail"):
             self.lab.life.threads.release(lane)
         self.broken(False)
+        self.unhold()
         self.configure()
         self.apply()
         self.lab.run(150, step=1.0)
