@@ -194,7 +194,7 @@ class UpdatableAgent(Protocol):
 
     @property
     def verdict(self) -> HealthVerdict | None:
-        """The last verdict of the health checks on the process that leads it now; None where nobody checks."""
+        """The last verdict of the health checks on its present process; None where nobody checks."""
         ...
 
     @property
@@ -221,7 +221,7 @@ class UpdatableAgent(Protocol):
         ...
 
     def release(self) -> None:
-        """From now on it is again what is wanted; a start forgets earlier failures. Harmless when not held."""
+        """From now on it is again what is wanted; a start forgets earlier failures. Nothing when not held."""
         ...
 
     async def try_binary(self, path: str) -> BinaryTrial | None:

@@ -110,7 +110,7 @@ def decide(spec: Spec, wanted: Wanted, observed: Observed) -> Decision:
 
 
 def _held(observed: Observed) -> Decision:
-    """Down, but never forgotten: an id that leaves the file and comes back meanwhile must meet the same hold."""
+    """Down, but never forgotten: an id that leaves the file and comes back meanwhile must meet this hold."""
     if observed.alive:
         return Decision(do=Do.STOP, why=observed.held)
     if observed.survivors:

@@ -431,7 +431,7 @@ class Supervision:
         self._timers.set("stop_again", STOP_AGAIN_S, self.reconcile)
 
     def _end_hold(self, error: RequestError) -> None:
-        """It is again what is wanted, and starts without its failures of before; whoever waits gets the error."""
+        """It is again what is wanted, its failures of before are past; whoever waits gets the error."""
         hold, self._hold = self._hold, Hold()
         hold.failed(error)
         if not self._down:

@@ -18,7 +18,7 @@ log = Logger()
 TIMEOUT_S = 10.0
 OUTPUT_MAX = 64 * 1024
 TRIAL_OUTPUT_MAX = 2000  # characters kept of what a binary on trial prints
-_NOT_EXECUTED = frozenset({126, 127})  # setpriv(1) and the shell: found but not executable, not found
+_NOT_EXECUTED = frozenset({126, 127})  # setpriv(1), where it answers for the kernel; ld.so without a library
 _VERSION = re.compile(r"(?<![\w.])v?([0-9]+\.[0-9]+(?:\.[0-9]+)*(?:[-+~][0-9A-Za-z.+~-]+)?)")
 
 
@@ -80,17 +80,16 @@ async def try_binary(world: AgentWorld, spec: AgentConfig, path: str) -> BinaryT
         return None
     argv = tuple(path if word == spec.binary_path else word for word in spec.version_command)
     try:
-        command = side_command(spec, argv)
         result = await world.commands.run(
-            command, env=small_environment(home_of(spec.user), world.daemon_env),
+            side_command(spec, argv), env=small_environment(home_of(spec.user), world.daemon_env),
             timeout_s=TIMEOUT_S, max_output=OUTPUT_MAX, with_stderr=True,
         )
     except (OSError, AgentStartError) as error:
-        return BinaryTrial(error=(error.strerror or str(error)) if isinstance(error, OSError) else error.message)
+        cause = error.message if isinstance(error, AgentStartError) else error.strerror
+        return BinaryTrial(error=cause or str(error))
     output = result.output.decode("utf-8", "replace")
     text = output[:TRIAL_OUTPUT_MAX]
-    wrapped = command != argv  # setpriv stands before it, and answers for the kernel
-    if wrapped and result.status.code in _NOT_EXECUTED:
+    if result.status.code in _NOT_EXECUTED:
         return BinaryTrial(error=text.strip() or f"exit code {result.status.code}", status=result.status)
     if result.truncated:  # killed by us for talking too much: it does run
         return BinaryTrial(output=text, version=parse_version(output))

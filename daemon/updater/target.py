@@ -27,7 +27,10 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
         files: other files that came with it, path to SHA-256; to be removed by a roll-back where ``added``.
         added: those of ``files`` that did not exist before.
         replaced: of ``files`` that an update had installed before: path to its copy in the backup.
-        mode, uid, gid: of the old one.
+        mode, uid, gid, capability: rights of the old one; the capabilities of the file in hex.
+        link: what the symbolic link said that is replaced; empty where a file is.
+        folders: that did not exist before and are made for ``files``.
+        ran: the agents that ran and were well before; after a roll-back they have to again.
     """
 
     target: str
@@ -40,6 +43,10 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     mode: int = 0o755
     uid: int = -1
     gid: int = -1
+    capability: str = ""
+    link: str = ""
+    folders: tuple[str, ...] = ()
+    ran: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +112,11 @@ class UpdateTarget(Protocol):
         Raises:
             UpdateApplyError: D4003; nothing was changed.
         """
+        ...
+
+    async def discard(self, job: Job) -> None:
+        """Removes what ``plan`` and ``preflight`` may have left outside of the staging folder, when an update
+        ends before ``apply``. Never raises, and does no harm at any time before ``apply``."""
         ...
 
     async def preflight(self, job: Job) -> None:
