@@ -70,6 +70,18 @@ class AgentFiles:
             folders=new_folders(place.path, taken),
         ), tuple(kept)
 
+    def discard(self, binary_path: str, job: Job) -> None:
+        """Removes what a plan or a preflight that did not come to its end left.
+
+        Raises:
+            OSError, UpdateApplyError: it cannot.
+        """
+        self.backups.sweep(self._agent_id)
+        if job.applied is not None:
+            sweep(job.applied)
+        elif binary_path:
+            unstage(place_of(binary_path).path)
+
     def finish(self, job: Job, applied: Applied, keep: int) -> None:
         """Notes what is installed now, and removes what is staged still and old backups.
 

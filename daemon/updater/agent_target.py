@@ -32,7 +32,7 @@ from daemon.errors import (
 )
 from daemon.interfaces import UpdatableAgent, UpdatableAgents, WallClock
 from daemon.updater.agent_files import AgentFiles
-from daemon.updater.placing import leads_through, place_of
+from daemon.updater.placing import leads_through
 from daemon.updater.proof import Cause, Finding
 from daemon.updater.proving import Terms, look_at, prove
 from daemon.updater.replacing import (
@@ -42,7 +42,6 @@ from daemon.updater.replacing import (
     rights_in,
     stage,
     stage_all,
-    sweep,
     touched,
     unstage,
 )
@@ -180,12 +179,9 @@ class AgentTarget:
 
     async def discard(self, job: Job) -> None:
         """See UpdateTarget."""
+        agent = self._find()
         try:
-            agent = self._find()
-            if job.applied is not None:
-                await self._run(sweep, job.applied)
-            elif agent is not None:
-                await self._run(lambda: unstage(place_of(agent.binary_path).path))
+            await self._run(self._files.discard, agent.binary_path if agent is not None else "", job)
         except UpdateApplyError as error:
             self.log.warn(
                 "what update {update_id} left beside the binary of agent {agent_id} stays: {error}",
@@ -353,7 +349,7 @@ class AgentTarget:
             await self._hold(agents, f"being rolled back to {job.old_version or 'the version before'}")
         except UpdateApplyError as error:
             stuck = error
-        await self._run(faults.hit, "update.agent.roll_back")
+        await self._run(faults.hit, "update.agent.undo")
         restored = await self._run(restore_all, job, applied, backup)
         if stuck is not None:
             raise UpdateRollbackError(

@@ -192,7 +192,7 @@ class Backuper:
             )
 
     def _write(self, facts: Facts, program: Path | None, directory: Path) -> Backup:
-        self._sweep(facts.component)
+        self.sweep(facts.component)
         path = self._free_name(facts.component)
         backup = Backup(path=path, facts=facts)
         aside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.tmp")
@@ -232,8 +232,14 @@ class Backuper:
                 return path
             n += 1
 
-    def _sweep(self, component: str) -> None:
-        """Removes what a daemon that was killed while it wrote a backup of this component left."""
+    def sweep(self, component: str) -> None:
+        """Removes what a daemon that was killed while it wrote a backup of this component left.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        if not self.directory.is_dir():
+            return
         pattern = re.compile(rf"\.{re.escape(component)}_\d{{14}}(-\d+)?\.bak(\.json)?\.[0-9a-f]{{12}}\.tmp")
         for entry in list(self.directory.iterdir()):
             if pattern.fullmatch(entry.name):

@@ -494,7 +494,8 @@ def test_every_test_named_in_testing_exists() -> None:
 
 
 def test_every_fault_point_is_listed() -> None:
-    points = {p for text in SOURCES.values() for p in re.findall(r'faults\.hit\("([a-z.]+)"\)', text)}
+    passing = re.compile(r'(?:faults\.hit(?:\(|, )|point=)"([a-z.]+)"\)')
+    points = {p for text in SOURCES.values() for p in passing.findall(text)}
     assert {code_words(row[0])[0] for row in rows(TESTING, "fault point")} == points
 
 
