@@ -240,7 +240,9 @@ class Backuper:
         """
         if not self.directory.is_dir():
             return
-        pattern = re.compile(rf"\.{re.escape(component)}_\d{{14}}(-\d+)?\.bak(\.json)?\.[0-9a-f]{{12}}\.tmp")
+        pattern = re.compile(
+            rf"\.{re.escape(component)}(_\d{{14}}(-\d+)?\.bak(\.json)?|\.installed\.json)\.[0-9a-f]{{12}}\.tmp"
+        )
         for entry in list(self.directory.iterdir()):
             if pattern.fullmatch(entry.name):
                 self._discard(entry)

@@ -128,6 +128,7 @@ def test_what_a_killed_daemon_left_goes_with_the_next_backup(rig: Rig) -> None:
     (tree / "main").write_bytes(b"half")
     noted = rig.folder / "web_20261120105957.bak.json"
     noted.write_bytes((rig.folder / "web_20261120110000.bak.json").read_bytes())
+    (rig.folder / ".web.installed.json.0123456789ab.tmp").write_bytes(b"half")
     others = rig.folder / ".other_20261120105959.bak.0123456789ab.tmp"
     others.write_bytes(b"under way")
     rig.make(b"two")
