@@ -57,10 +57,10 @@ class Uplink:
     # ------------------------------------------------------------------- server
 
     async def open(self) -> None:
-        """Serves gRPC where ``grpc_port`` says so.
+        """Serves gRPC where ``grpc_port`` says so; with certificates that cannot be used, as soon as they can.
 
         Raises:
-            ListenError: D1003, the port or a certificate.
+            ListenError: D1003, the port.
         """
         if not self._config.daemon.grpc_port:
             return
@@ -85,7 +85,7 @@ class Uplink:
     @property
     def listening(self) -> str:
         """Where gRPC is served, for the log."""
-        return self.server.listening if self.server is not None and self.server.listening else "off"
+        return "off" if self.server is None else self.server.listening or "not served"
 
     # --------------------------------------------------------------------- link
 

@@ -14,8 +14,8 @@ from daemon.manager.fleet import Fleet
 from daemon.manager.model import Registration
 from daemon.rpc.access import Caller, caller
 from daemon.rpc.bridge import Bridge
+from daemon.rpc.method import Call, Method
 from daemon.rpc.pb import daemon_pb2, manager_pb2, reports_pb2
-from daemon.rpc.servicer import Call, Method
 
 COMMIT_CAP_S = 20.0  # a disk that hangs; the caller tries again
 MESSAGE_BYTES = 16 * 1024 * 1024  # a daemon that was cut off for a day sends what it kept in large pieces

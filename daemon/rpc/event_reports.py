@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from daemon.aio.reactor import Clock
+from daemon.aio.shielded import shielded
 from daemon.aio.sleep import sleep
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.durable.cursor import Cursor
@@ -23,7 +24,6 @@ from daemon.rpc.link_errors import CallFailed, FaultKind
 from daemon.rpc.link_state import Attempts, Notes, Session
 from daemon.rpc.link_wire import LogEntry
 from daemon.rpc.log_tap import LogTap
-from daemon.rpc.report_queue import shielded
 from daemon.rpc.wake import Wake
 
 PAGE = 64  # events of 16 KiB at most: 1 MiB

@@ -20,62 +20,14 @@ from daemon.errors import DaemonError, RequestError, RequestFault
 from daemon.rpc.access import AllowList, Caller, caller, names_of
 from daemon.rpc.audit import Audit, CallCounts, CallRecord
 from daemon.rpc.bridge import Asked, Bridge, BridgeStopped, BridgeTimeout, CallerGone
-from daemon.rpc.servicer import Call, Method, NotOffered
-from daemon.rpc.status import RETRY_AFTER_S, Refusal, grpc_status, refusal_of
+from daemon.rpc.deadlines import MessageDeadlines
+from daemon.rpc.method import Call, Method, NotOffered
+from daemon.rpc.refusals import DAEMON_WORDS, GONE, LONG_MAX, Refusals, Words
+from daemon.rpc.status import Refusal, grpc_status, refusal_of
 from daemon.rpc.workers import WorkerPool
 
-LONG_MAX = 8  # operations that may hold a worker at the same time
 MESSAGE_WITHIN_S = 10.0  # from the begin of a call to its whole message
 STREAM_WITHIN_S = 60.0  # a stream that holds a worker; its client opens another
-
-BUSY = Refusal(
-    code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="BUSY", retry_after_s=RETRY_AFTER_S,
-    message="the daemon has as many calls in hand as it takes; try again in a second",
-)
-BUSY_LONG = Refusal(
-    code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="BUSY", retry_after_s=5,
-    message=f"{LONG_MAX} operations are in hand and no more are taken; try again in a few seconds",
-)
-STOPPING = Refusal(
-    code=grpc.StatusCode.UNAVAILABLE, reason="STOPPING", message="the daemon is stopping; its agents run on"
-)
-GONE = Refusal(code=grpc.StatusCode.CANCELLED, reason="GONE", message="the caller left")
-LATE = Refusal(
-    code=grpc.StatusCode.UNAVAILABLE, reason="LATE", retry_after_s=5,
-    message="the daemon is too busy to answer in time; its log says with what",
-)
-FAULT = Refusal(
-    code=grpc.StatusCode.INTERNAL, reason="FAULT", message="a fault of the daemon; its log says more"
-)
-UNKNOWN_METHOD = Refusal(
-    code=grpc.StatusCode.UNIMPLEMENTED, reason="UNKNOWN_METHOD",
-    message="only proto.DaemonService and grpc.health.v1.Health are served; compare your proto files",
-)
-
-
-class Patience:
-    """Who still owes us a message, and since when; any thread may ask."""
-
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
-        self._since: dict[Any, float] = {}
-
-    def begin(self, context: Any, within_s: float) -> None:
-        """The context's caller has that long."""
-        self._since[context] = self._now() + within_s
-
-    def end(self, context: Any) -> None:
-        """It came, or the call is over."""
-        self._since.pop(context, None)
-
-    def sweep(self) -> int:
-        """Ends the calls whose time is over; how many."""
-        now = self._now()
-        late = [context for context, end in tuple(self._since.items()) if now > end]
-        for context in late:
-            self.end(context)
-            context.cancel()  # the worker that waits for the message wakes up
-        return len(late)
 
 
 class Gate:
@@ -88,14 +40,15 @@ class Gate:
         audit: remembers.
         counts: counts.
         secured: whether callers prove who they are.
-        patience: ends calls whose message does not come.
+        deadlines: ends calls whose message does not come.
+        words: of the program that is called.
     """
 
     log = Logger()
 
     def __init__(
         self, *, bridge: Bridge, pool: WorkerPool, allowed: AllowList, audit: Audit, counts: CallCounts,
-        secured: bool, patience: Patience,
+        secured: bool, deadlines: MessageDeadlines, words: Words = DAEMON_WORDS,
     ) -> None:
         self.closed = False
         self._bridge = bridge
@@ -104,7 +57,8 @@ class Gate:
         self._audit = audit
         self._counts = counts
         self._secured = secured
-        self._patience = patience
+        self._deadlines = deadlines
+        self._refusals = Refusals(words)
         self._long = threading.BoundedSemaphore(LONG_MAX)
 
     # ----------------------------------------------------------------- handlers
@@ -128,11 +82,11 @@ class Gate:
         def behave(messages: Iterator[Any], context: Any, *send: Any) -> Any:
             refusal = self._refusal(context)
             if refusal is None and not room.acquire(blocking=False):
-                refusal = BUSY
+                refusal = self._refusals.busy
             if refusal is None:
                 if blocking:  # it holds a worker for as long as it lives
-                    self._patience.begin(context, STREAM_WITHIN_S)
-                if not context.add_callback(leave := _leave(room, self._patience, context)):
+                    self._deadlines.begin(context, STREAM_WITHIN_S)
+                if not context.add_callback(leave := _leave(room, self._deadlines, context)):
                     leave()
                     refusal = GONE
             if refusal is not None:
@@ -147,7 +101,7 @@ class Gate:
     def unknown(self) -> Any:
         """For every method there is not."""
         def behave(_messages: Iterator[bytes], context: Any) -> bytes:
-            refusal = self._refusal(context) or UNKNOWN_METHOD
+            refusal = self._refusal(context) or self._refusals.unknown_method
             self._end("unknown", refusal, context)
             raise AssertionError("aborting raises")
 
@@ -165,8 +119,9 @@ class Gate:
                 if method.ahead is not None:
                     asked = method.ahead(context)
                 request = method.read(self.message(messages, context, method.max_bytes))
-                about = method.about(request)
-                answer = self._answer(method, request, context, asked)
+                if method.about is not None:
+                    about = method.about(request)
+                answer = self._answer(method, request, Call(self, method.name, context, asked))
             except Exception as error:  # noqa: BLE001 - every error becomes a status, ours is logged
                 refusal = self._refusal_of(error, method.name)
                 if asked is not None:
@@ -181,19 +136,11 @@ class Gate:
         self._end(method.name, refusal, context)
         raise AssertionError("aborting raises")
 
-    def _answer(self, method: Method, request: Any, context: Any, asked: Asked | None) -> bytes:
-        call = Call(
-            context=context,
-            asked=asked,
-            peer=lambda: str(self._caller(context)),
-            note=lambda what: self._bridge.post(
-                self._audit.note, str(self._caller(context)), method.name, what
-            ),
-        )
+    def _answer(self, method: Method, request: Any, call: Call) -> bytes:
         if not method.long:
             return method.answer(request, call)
         if not self._long.acquire(blocking=False):
-            raise _Refused(BUSY_LONG)
+            raise _Refused(self._refusals.busy_long)
         try:
             return method.answer(request, call)
         finally:
@@ -206,13 +153,13 @@ class Gate:
             RequestError: none came, or it is too large.
             CallerGone: the caller left, or took too long.
         """
-        self._patience.begin(context, MESSAGE_WITHIN_S)
+        self._deadlines.begin(context, MESSAGE_WITHIN_S)
         try:
             data = next(messages, None)
         except grpc.RpcError as error:
             raise CallerGone from error
         finally:
-            self._patience.end(context)
+            self._deadlines.end(context)
         if data is None:
             raise RequestError(RequestFault.INVALID, "the call has one message, and none came")
         if len(data) > max_bytes:
@@ -224,16 +171,12 @@ class Gate:
     def _refusal(self, context: Any) -> Refusal | None:
         """What stands against serving the call at all, before its message is looked at."""
         if self.closed:
-            return STOPPING
+            return self._refusals.stopping
         if self._secured and not self._allowed.open:
             names = names_of(context.auth_context())
             if not self._allowed.admits(names):
-                shown = names[0] if names else "a caller without a name"
-                return Refusal(
-                    code=grpc.StatusCode.PERMISSION_DENIED, reason="FORBIDDEN",
-                    message=f"{shown!r} is not in daemon.grpc.allowed_clients of this node",
-                )
-        return BUSY if self._pool.refusing else None
+                return self._refusals.forbidden(repr(names[0]) if names else "a caller without a name")
+        return self._refusals.busy if self._pool.refusing else None
 
     def _refusal_of(self, error: Exception, name: str) -> Refusal:
         if isinstance(error, _Refused):
@@ -241,39 +184,46 @@ class Gate:
         if isinstance(error, (DaemonError, RequestError)):
             return refusal_of(error)
         if isinstance(error, BridgeStopped):
-            return STOPPING
+            return self._refusals.stopping
         if isinstance(error, CallerGone):
             return GONE
         if isinstance(error, BridgeTimeout):
-            return LATE
+            return self._refusals.late
         if isinstance(error, NotOffered):
             return Refusal(code=grpc.StatusCode.UNIMPLEMENTED, reason="NOT_OFFERED", message=str(error))
         self._bridge.post(self.log.failure, "gRPC: {method} failed", Failure(error), method=name)
-        return FAULT
+        return self._refusals.fault
 
     def _end(self, name: str, refusal: Refusal, context: Any) -> None:
         """Counts the refusal, tells the log of those that were turned away, and ends the call; raises."""
         self._counts.add(name, refusal.code.name)
         if refusal.code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED):
-            self._bridge.post(self._audit.refused, str(self._caller(context)), name, refusal.message)
+            self._bridge.post(self._audit.refused, str(self.caller(context)), name, refusal.message)
         context.abort_with_status(grpc_status(refusal))
 
     def _record(
         self, method: Method, about: str, context: Any, begun: float, refusal: Refusal | None = None
     ) -> None:
         self._bridge.post(self._audit.record, CallRecord(
-            peer=str(self._caller(context)), method=method.name, agent=about[:64],
+            peer=str(self.caller(context)), method=method.name, agent=about[:64],
             code=refusal.code.name if refusal is not None else "OK",
             error=refusal.message if refusal is not None else "", duration_s=time.monotonic() - begun,
         ))
 
-    def _caller(self, context: Any) -> Caller:
+    def caller(self, context: Any) -> Caller:
+        """See Desk."""
         return caller(context.peer(), context.auth_context() if self._secured else {})
 
+    def note(self, context: Any, method: str, what: str) -> None:
+        """See Desk."""
+        self._bridge.post(self._audit.note, str(self.caller(context)), method, what)
 
-def _leave(room: threading.BoundedSemaphore, patience: Patience, context: Any) -> Callable[[], None]:
+
+def _leave(
+    room: threading.BoundedSemaphore, deadlines: MessageDeadlines, context: Any
+) -> Callable[[], None]:
     def leave() -> None:
-        patience.end(context)
+        deadlines.end(context)
         room.release()
 
     return leave

@@ -15,7 +15,8 @@ from grpc_health.v1 import health_pb2 as pb
 from daemon.errors import RequestError, RequestFault
 from daemon.rpc.bridge import Bridge, CallerGone
 from daemon.rpc.gate import Gate
-from daemon.rpc.servicer import ANSWER_CAP_S, SMALL_BYTES, Call, Method
+from daemon.rpc.method import SMALL_BYTES, Call, Method
+from daemon.rpc.servicer import ANSWER_CAP_S
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
 WATCHERS_MAX = 32

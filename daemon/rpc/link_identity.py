@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from twisted.logger import Logger
 
+from daemon.aio.shielded import shielded
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.config.schema import ManagerTlsConfig
 from daemon.errors import ManagerConnectError
 from daemon.interfaces import AlertSink, WallClock
 from daemon.rpc.expiry import tell_expiry
-from daemon.rpc.report_queue import shielded
 
 if TYPE_CHECKING:
     from daemon.rpc.tls import IdentityFiles, PemSet  # cryptography only where certificates are configured

@@ -101,7 +101,7 @@ class Notes:
         self._faults.clear()
 
 
-class Patience:
+class Pauses:
     """Growing pauses between tries: doubled, capped, then drawn evenly from zero up (full jitter).
 
     Args:
@@ -148,19 +148,19 @@ class Session(Protocol):
 
 
 class Attempts:
-    """The tries of one part of the link: its patience, what its failures mean for the link, its notes.
+    """The tries of one part of the link: its pauses, what its failures mean for the link, its notes.
 
     Args:
         part: see :class:`Notes`.
         clock: waits.
-        patience: of this part alone.
+        pauses: of this part alone.
         notes: of the link.
     """
 
-    def __init__(self, part: str, clock: Clock, patience: Patience, notes: Notes) -> None:
+    def __init__(self, part: str, clock: Clock, pauses: Pauses, notes: Notes) -> None:
         self._part = part
         self._clock = clock
-        self._patience = patience
+        self._pauses = pauses
         self._notes = notes
 
     async def make(self, session: Session, call: Awaitable[None]) -> CallFailed | None:
@@ -175,12 +175,12 @@ class Attempts:
             if failed.kind in (FaultKind.AWAY, FaultKind.UNKNOWN_NODE):
                 session.doubt()
             return failed
-        self._patience.reset()
+        self._pauses.reset()
         self._notes.well(self._part)
         return None
 
     async def pause(self, failed: CallFailed) -> None:
         """Until the next try."""
-        await sleep(self._clock, self._patience.next_s(failed.retry_after_s))
+        await sleep(self._clock, self._pauses.next_s(failed.retry_after_s))
 
 

@@ -35,8 +35,11 @@ def server_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def check_free(host: str, port: int) -> None:
+def check_free(host: str, port: int, program: str = "daemon") -> None:
     """Binds the port and lets it go: gRPC itself would say neither why nor in one line.
+
+    Args:
+        program: whose ``grpc_host`` and ``grpc_port`` they are.
 
     Raises:
         ListenError: it cannot be bound; says why.
@@ -45,7 +48,7 @@ def check_free(host: str, port: int) -> None:
         found = socket.getaddrinfo(host.strip("[]") or "0.0.0.0", port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise ListenError(
-            f"gRPC: {cannot(host, port)}: the name is unknown; correct daemon.grpc_host"
+            f"gRPC: {cannot(host, port)}: the name is unknown; correct {program}.grpc_host"
         ) from error
     for family, kind, protocol, _name, address in found:
         with socket.socket(family, kind, protocol) as probe:
@@ -55,7 +58,7 @@ def check_free(host: str, port: int) -> None:
                 probe.listen(1)
             except OSError as error:
                 cause = os.strerror(error.errno or 0)
-                raise ListenError(f"gRPC: {cannot(host, port)}: {cause}; {_step(error)}") from error
+                raise ListenError(f"gRPC: {cannot(host, port)}: {cause}; {_step(error, program)}") from error
 
 
 def cannot(host: str, port: int) -> str:
@@ -63,9 +66,9 @@ def cannot(host: str, port: int) -> str:
     return f"{server_address(host, port)} cannot be listened to"
 
 
-def _step(error: OSError) -> str:
+def _step(error: OSError, program: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return "free the port (ss -ltnp shows who has it) or change daemon.grpc_port"
+        return f"free the port (ss -ltnp shows who has it) or change {program}.grpc_port"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return "choose a port above 1023, or give the daemon CAP_NET_BIND_SERVICE"
-    return "correct daemon.grpc_host, which must be an address of this host"
+        return f"choose a port above 1023, or give the {program} CAP_NET_BIND_SERVICE"
+    return f"correct {program}.grpc_host, which must be an address of this host"

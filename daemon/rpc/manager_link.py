@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from daemon.aio.reactor import Clock, ThreadReactor
+from daemon.aio.shielded import shielded
 from daemon.aio.sleep import sleep
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.config.schema import ManagerConfig
@@ -29,10 +30,10 @@ from daemon.rpc.channel import ManagerCalls
 from daemon.rpc.event_reports import EventReporter
 from daemon.rpc.link_channel import Dial, LinkChannel, grpc_dial
 from daemon.rpc.link_errors import CallFailed, FaultKind
-from daemon.rpc.link_state import Attempts, LinkState, Notes, Patience, Session
+from daemon.rpc.link_state import Attempts, LinkState, Notes, Pauses, Session
 from daemon.rpc.link_wire import NodeCard, WireState
 from daemon.rpc.log_tap import LogTap
-from daemon.rpc.report_queue import ReportQueue, shielded
+from daemon.rpc.report_queue import ReportQueue
 from daemon.rpc.reports import Collectors, ReportSampler, ReportSender
 from daemon.rpc.state_syncer import StateSyncer
 from daemon.rpc.wake import Wake
@@ -110,10 +111,10 @@ class ManagerLink(Service):
         self._connects = self._failures = self._beats = 0
 
     def _attempts(self, part: str) -> Attempts:
-        return Attempts(part, self._clock, self._patience(), self._notes)
+        return Attempts(part, self._clock, self._pauses(), self._notes)
 
-    def _patience(self) -> Patience:
-        return Patience(self._config.reconnect_interval, self._config.reconnect_max, self._random_unit)
+    def _pauses(self) -> Pauses:
+        return Pauses(self._config.reconnect_interval, self._config.reconnect_max, self._random_unit)
 
     # ------------------------------------------------------------------ facts
 
@@ -216,7 +217,7 @@ class ManagerLink(Service):
 
     async def _work(self) -> None:
         """Connects, and connects again, until it is cancelled."""
-        patience = self._patience()
+        pauses = self._pauses()
         while True:
             began: float | None = None
             retry_after_s = 0.0
@@ -235,8 +236,8 @@ class ManagerLink(Service):
                 self.log.failure("the Manager link: a fault of the daemon")
                 self._lost(ErrorCode.MANAGER_CONNECT, "a fault of the daemon; its log says more")
             if began is not None and self._clock.seconds() - began >= self._config.reconnect_interval:
-                patience.reset()  # one that flaps is left alone for longer and longer
-            await sleep(self._clock, patience.next_s(retry_after_s))
+                pauses.reset()  # one that flaps is left alone for longer and longer
+            await sleep(self._clock, pauses.next_s(retry_after_s))
 
     def _lost(self, code: ErrorCode, message: str) -> None:
         self._failures += 1
@@ -333,7 +334,7 @@ class ManagerLink(Service):
         Raises:
             CallFailed: the link is down.
         """
-        unknown = self._patience()
+        unknown = self._pauses()
         while True:
             pause_s = self._config.heartbeat_interval
             try:
@@ -352,7 +353,7 @@ class ManagerLink(Service):
                 self._notes.well("link")
             await self._beat_now.wait(pause_s)
 
-    async def _register_again(self, failed: CallFailed, unknown: Patience) -> None:
+    async def _register_again(self, failed: CallFailed, unknown: Pauses) -> None:
         """The Manager does not know us (any more). At once for the first time, then with patience."""
         self._notes.failed(
             "link", ErrorCode.MANAGER_REGISTER, f"{failed.message}; the node registers again"

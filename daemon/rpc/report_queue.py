@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from daemon.aio.reactor import Clock, DelayedCall
+from daemon.aio.shielded import shielded
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.config.schema import QueueConfig
 from daemon.durable.queue import DurableQueue, QueueCounts, QueueItem
@@ -391,17 +391,3 @@ class ReportQueue:
                 "D1004 the daemon ends and {count} reports in memory may be lost: {error}",
                 count=len(lines), error=str(error), error_code="D1004",
             )
-
-
-def shielded(work: Deferred[T]) -> Deferred[T]:
-    """Waits for work that goes on when the waiter is cancelled."""
-    waiter: Deferred[T] = Deferred()
-
-    def done(result: T | Failure) -> None:
-        if not waiter.called:
-            waiter.callback(result)  # a Failure runs the errbacks
-        elif isinstance(result, Failure):
-            ReportQueue.log.debug("work nobody waits for failed: {error}", error=result.getErrorMessage())
-
-    work.addBoth(done)
-    return waiter

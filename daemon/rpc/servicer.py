@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import yaml
@@ -24,6 +23,7 @@ from daemon.model.usage import UsagePoint
 from daemon.rpc import convert
 from daemon.rpc.bridge import Asked, Bridge, BridgeTimeout, CallContext
 from daemon.rpc.convert import ListedAgent
+from daemon.rpc.method import SMALL_BYTES, Call, Method, NotOffered
 
 SERVICE = "proto.DaemonService"
 
@@ -31,7 +31,6 @@ ANSWER_CAP_S = 10.0  # of the reactor, for what it knows by heart
 HISTORY_CAP_S = 30.0  # for what is read from disk
 OPERATION_CAP_S = 95.0  # Control answers "in progress" after 90 s; this is for a reactor that does not
 POINTS_MAX = 20_000  # in one answer: about 1 MB; clients refuse more than 4 MiB by default
-SMALL_BYTES = 64 * 1024  # of a request of names and numbers
 LARGE_BYTES = 4 * 1024 * 1024  # of one that lists or holds data, gRPC's own default
 IN_PROGRESS = "in progress"
 
@@ -60,49 +59,6 @@ class History(Protocol):
     async def usage(self, agent_id: str, duration_s: int = 0, step_s: int = 0) -> tuple[UsagePoint, ...]:
         """What an agent used."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """What a method may know of the call it answers.
-
-    Attributes:
-        context: of gRPC, for the bridge.
-        peer: who calls, in words.
-        note: writes a line about what the caller told us.
-        asked: what the method's ``ahead`` asked.
-    """
-
-    context: CallContext
-    peer: Callable[[], str]
-    note: Callable[[str], None]
-    asked: Asked | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """One method as the gate serves it.
-
-    Attributes:
-        name: its name in the service.
-        read: bytes to a request; raises RequestError.
-        answer: request to bytes; raises our own errors.
-        about: the agent or component of a request, for the audit.
-        max_bytes: of a request.
-        mutates: it may change something: an event tells of each call.
-        long: it may wait for a process to end: few at a time.
-        ahead: asks the reactor while the message is still to come, for a method whose question is always the
-            same: a worker that waits once instead of twice costs a third less.
-    """
-
-    name: str
-    read: Callable[[bytes], Any]
-    answer: Callable[[Any, Call], bytes]
-    about: Callable[[Any], str] = lambda _request: ""
-    max_bytes: int = SMALL_BYTES
-    mutates: bool = False
-    long: bool = False
-    ahead: Callable[[CallContext], Asked] | None = None
 
 
 class DaemonServicer:
@@ -285,10 +241,6 @@ class DaemonServicer:
             NotOffered: always.
         """
         raise NotOffered("this daemon takes no updates yet; update agents by the host's package manager")
-
-
-class NotOffered(Exception):
-    """The daemon knows the method and does not serve it."""
 
 
 def to_yaml(plain: Mapping[str, Any]) -> bytes:

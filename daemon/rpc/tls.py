@@ -19,6 +19,7 @@ import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from daemon.errors import DaemonError, ListenError, ManagerConnectError
@@ -72,7 +73,7 @@ def load_identity(
 
     Raises:
         ListenError, ManagerConnectError: a file is missing, unreadable, no PEM or half-written; the key has a
-            passphrase or is another's; a certificate is not valid now.
+            passphrase, is another's or of a kind gRPC does not speak; a certificate is not valid now.
     """
     check = _Check(section, fault, wall())
     cert = key = ca = b""
@@ -189,6 +190,11 @@ class _Check:
             half = key.count(b"-----BEGIN ") != key.count(b"-----END ")
             cause = "it is half-written" if half else "it is no PEM key"
             raise self.error(f"{key_file} holds no key that can be read: {cause}; write it again") from error
+        if not _spoken(loaded):
+            raise self.error(
+                f"the key in {key_file} is of a kind that gRPC does not speak; make an RSA key of 2048 bits or "
+                "more, or an EC key on P-256 or P-384, and have it certified"
+            )
         if ours != theirs:
             raise self.error(
                 f"the key in {key_file} does not belong to the certificate in {cert_file}; "
@@ -200,6 +206,13 @@ class _Check:
             return bool(Path(path).stat().st_mode & stat.S_IRWXO)
         except OSError:
             return False  # it was there when it was read; who takes it away now says so at the next load
+
+
+def _spoken(key: object) -> bool:
+    """gRPC's TLS offers no signatures of Ed25519, P-521 and others: every handshake would fail, silently."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return isinstance(key.curve, (ec.SECP256R1, ec.SECP384R1))
+    return isinstance(key, rsa.RSAPrivateKey)
 
 
 def _public(key: Any) -> bytes:
@@ -240,17 +253,17 @@ class IdentityFiles:
         with self._lock:
             return self._load()
 
-    def peek(self) -> PemSet:
-        """What the files hold now, without taking it into use: the next :meth:`refresh` still finds it new.
+    def peek(self) -> PemSet | None:
+        """What they hold now where that may have changed since the last good load, else None.
+
+        It is not taken into use: the next :meth:`refresh` still finds it new.
 
         Raises:
             ListenError, ManagerConnectError: see :func:`load_identity`.
         """
+        if self.stamp() == self._stamp:
+            return None
         return load_identity(*self._files, section=self._section, fault=self._fault, wall=self._wall)
-
-    def changed(self) -> bool:
-        """Whether they may have changed since the last good load: three stat(2), no reading."""
-        return self._look() != self._stamp
 
     def refresh(self) -> PemSet | None:
         """The new identity where there is one.
@@ -260,7 +273,7 @@ class IdentityFiles:
         told as a new one, also when it is the old one again.
         """
         with self._lock:
-            if not self.changed():
+            if self.stamp() == self._stamp:
                 return None
             before, was_problem = self._digest, self.problem
             try:
@@ -271,12 +284,13 @@ class IdentityFiles:
             return found if found.digest != before or was_problem else None
 
     def _load(self) -> PemSet:
-        stamp = self._look()  # before reading: a write in between shows as a change the next time
+        stamp = self.stamp()  # before reading: a write in between shows as a change the next time
         found = load_identity(*self._files, section=self._section, fault=self._fault, wall=self._wall)
         self._stamp, self._digest, self.problem = stamp, found.digest, ""
         return found
 
-    def _look(self) -> Stamp:
+    def stamp(self) -> Stamp:
+        """Another one when they may have changed: three stat(2), no reading."""
         return tuple(_stamp_of(path) for path in self._files if path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -24,13 +25,14 @@ class Cert:
         dns: names of a server; a certificate that has some is one of a server and of a client.
         days: it ends that many days from now; negative ones are over.
         begins: it begins that many days from now.
+        key: on P-256 where None is given.
     """
 
     def __init__(
         self, name: str, issuer: Cert | None = None, *, ca: bool = False, dns: tuple[str, ...] = (),
-        days: float = 90, begins: float = -10,
+        days: float = 90, begins: float = -10, key: Any = None,
     ) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.key = key if key is not None else ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])
         signer = issuer or self
         now = datetime.datetime.now(datetime.UTC)

@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 from twisted.internet.threads import deferToThread
 
-from daemon.rpc.gate import LONG_MAX
 from daemon.rpc.pb import daemon_pb2 as pb
 from daemon.rpc.pb.daemon_pb2_grpc import DaemonServiceStub
+from daemon.rpc.refusals import LONG_MAX
 from daemon.rpc.workers import CALLS_MAX, WORKERS
 from tests.integration.rpc_support import Many, RpcCase, reason_of, retry_after, unanswered
 
@@ -106,9 +106,9 @@ class LoadTest(RpcCase):
             await self.until(lambda: server.stats().in_flight == CALLS_MAX, "every place to be held")
             error = await self.refused(self.stub().ListAgents)
             self.assertEqual((error.code(), reason_of(error)[1]), (Code.RESOURCE_EXHAUSTED, "BUSY"))
-            patience: Any = server._patience
-            for context in tuple(patience._since):
-                patience._since[context] -= 11.0  # ten seconds later
+            deadlines: Any = server._listener.deadlines
+            for context in tuple(deadlines._ends):
+                deadlines._ends[context] -= 11.0  # ten seconds later
             await self.until(lambda: server.stats().slow_total >= WORKERS, "the sweep")
         await self.until(lambda: server.stats().in_flight == 0, "the places")
         self.assertTrue((await self.ask(self.stub().ListAgents)).agents)

@@ -14,7 +14,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import globalLogPublisher
 
 from daemon.config.schema import GrpcConfig, GrpcTlsConfig
-from daemon.errors import ListenError
+from daemon.model.event import Severity
 from daemon.rpc.pb import daemon_pb2 as pb
 from daemon.rpc.pb.daemon_pb2_grpc import DaemonServiceStub
 from daemon.rpc.tls import client_credentials, load_identity
@@ -189,26 +189,37 @@ class TlsTest(RpcCase):
         self.assertIn("daemon.grpc.tls expires at", alert.message)
         self.assertEqual((round(alert.current_value or 0), alert.threshold), (20, 30.0))
         renewed = self.pki.renew()
-        await Deferred.fromCoroutine(server._look_again())  # the daily look, no handshake needed
+        await Deferred.fromCoroutine(server._listener._identity.look_again())  # the daily look, no handshake needed
         self.assertEqual(self.alerts.standing, {})
         self.assertEqual(server.certificate_not_after, renewed.certificate.not_valid_after_utc.timestamp())
         _, certificate = await deferToThread(self.handshake, ssl.TLSVersion.TLSv1_3)
         self.assertEqual(ssl.DER_cert_to_PEM_cert(certificate).encode(), renewed.pem)
 
-    async def test_wrong_files_are_d1003_with_their_name(self) -> None:
+    async def test_wrong_files_are_told_and_gRPC_is_served_when_they_are_mended(self) -> None:
         missing = str(self.folder / "none.pem")
         expired = Cert("node-1", self.pki.ca, dns=("localhost",), days=-1).write(self.folder, "expired")
         good = self.pki.config().tls
         for tls, words in (
             (GrpcTlsConfig(cert_file=missing, key_file=good.key_file, ca_file=good.ca_file), "none.pem cannot be read"),
-            (GrpcTlsConfig(cert_file=expired[0], key_file=expired[1], ca_file=good.ca_file), "expired at"),
             (GrpcTlsConfig(cert_file=good.cert_file, key_file=expired[1], ca_file=good.ca_file), "does not belong"),
+            (GrpcTlsConfig(cert_file=expired[0], key_file=expired[1], ca_file=good.ca_file), "expired at"),
         ):
-            server = self.make(GrpcConfig(tls=tls))
-            with self.assertRaises(ListenError) as caught:
-                await server.open()
-            self.assertIn("D1003 daemon.grpc.tls: ", str(caught.exception))
+            server = await self.serve(GrpcConfig(tls=tls))
+            self.assertIn("D1003 daemon.grpc.tls: ", server.error)
             self.assertIn(words, server.error)
+            self.assertEqual((server.listening, server.certificate_not_after), ("", None))
+            alert = self.alerts.standing["", "grpc_not_listening"]
+            self.assertEqual(alert.severity, Severity.ERROR)
+            self.assertIn(words, alert.message)
+            with self.assertRaises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+            if tls.cert_file != expired[0]:
+                await server.stopService()
+        Cert("node-1", self.pki.ca, dns=("localhost",)).write(self.folder, "expired")
+        look: Any = server._listener._look  # what the timer does every two seconds
+        await self.until(lambda: [look(), server.listening][1], "gRPC to be served")
+        self.assertEqual((server.error, self.alerts.standing), ("", {}))
+        self.assertTrue((await self.ask(self.stub(self.secure()).ListAgents)).agents)
 
     async def test_our_own_client_credentials_reach_it(self) -> None:
         await self.serve(self.pki.config())

@@ -17,6 +17,7 @@ import pytest
 import daemon.rpc  # noqa: F401 - sets what grpc reads at its import
 from daemon.rpc.pb import daemon_pb2 as d
 from daemon.rpc.pb import daemon_pb2_grpc
+from tests.fakes.rpc_certs import Cert
 from tests.system.harness import ROOT, Daemon, alive, sleeper, wait_for
 
 
@@ -52,6 +53,47 @@ def test_list_operate_and_metrics_with_deadlines(daemon: Daemon) -> None:
     assert daemon.get("/readyz?verbose")["checks"][-1] == {"name": "grpc", "ok": True, "error": None}
     daemon.terminate()
     assert alive(second)
+    assert "Traceback" not in daemon.log_text()
+
+
+def test_a_taken_grpc_port_is_one_line_and_status_1(daemon: Daemon) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        daemon.configure(sleeper("a"), daemon=f"grpc_port: {port}")
+        daemon.spawn()
+        status, output = daemon.ended()
+    assert status == 1
+    (line,) = [line for line in output.splitlines() if line.startswith("hostdaemon:")]
+    assert "D1003" in line and str(port) in line and "ss -ltnp" in line
+    assert "Traceback" not in output
+
+
+def test_an_expired_certificate_costs_grpc_alone_until_it_is_renewed(daemon: Daemon) -> None:
+    port, pki = free_port(), daemon.root / "pki"
+    pki.mkdir()
+    ca = Cert("authority", ca=True)
+    (pki / "ca.pem").write_bytes(ca.pem)
+    Cert("node-1", ca, dns=("localhost",), days=-1).write(pki, "server")
+    tls = f"{{cert_file: {pki}/server.pem, key_file: {pki}/server.key, ca_file: {pki}/ca.pem}}"
+    daemon.configure(sleeper("a"), daemon=f"grpc_port: {port}\ngrpc: {{tls: {tls}}}")
+    daemon.spawn()
+    wait_for("the start", lambda: "is ready" in daemon.log_text())
+    daemon.agent_in("a", "running")
+    status, body = daemon.request("GET", "/readyz")
+    assert status == 503
+    assert "D1003 daemon.grpc.tls: the certificate in" in str(body) and "expired at" in str(body)
+    (alert,) = daemon.get("/v1/alerts")["alerts"]
+    assert (alert["type"], alert["severity"], alert["cleared_at"]) == ("grpc_not_listening", "error", None)
+
+    Cert("node-1", ca, dns=("localhost",)).write(pki, "server")
+    wait_for("readiness", lambda: daemon.request("GET", "/readyz")[0] == 200)
+    client = Cert("manager", ca)
+    credentials = grpc.ssl_channel_credentials(ca.pem, client.key_pem(), client.pem)
+    with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
+        stub = daemon_pb2_grpc.DaemonServiceStub(channel)
+        assert [a.id for a in stub.ListAgents(d.ListAgentsRequest(), timeout=5).agents] == ["a"]
+    assert daemon.get("/v1/alerts")["alerts"][0]["cleared_at"] is not None
+    daemon.terminate()
     assert "Traceback" not in daemon.log_text()
 
 

@@ -120,7 +120,7 @@ class MetricsTest(ManagerCase):
     def test_every_metric_is_documented(self) -> None:
         rig = self.rig
         server = ManagerServer(rig.clock, rig.fleet, rig.config, None, threads=None)  # type: ignore[arg-type]
-        server.certificate_not_after = 5.0
+        self.patch(ManagerServer, "certificate_not_after", 5.0)
         rig.database.transactions_total = rig.database.failures_total = 0  # type: ignore[attr-defined]
         rig.database.size_bytes = lambda: 0  # type: ignore[attr-defined]
         metrics = ManagerMetrics(rig.database, rig.intake, rig.fleet, server, rig.commands)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from daemon.model.metrics import Metrics
 from daemon.rpc import link_wire as wire
 from daemon.rpc.link_errors import RETRY_MAX_S, connect_cause
-from daemon.rpc.link_state import Patience
+from daemon.rpc.link_state import Pauses
 from daemon.rpc.log_tap import LogTap
 from daemon.rpc.reports import new_samples
 from tests.fakes.rpc_link import WALL, LinkRoom
@@ -352,10 +352,10 @@ def test_the_name_that_failed_is_the_one_that_was_asked_for() -> None:
 
 
 def test_pauses_are_drawn_from_zero_to_the_capped_delay_after_what_was_asked_for() -> None:
-    patience = Patience(10.0, 300.0, lambda: 0.999)
-    assert [round(patience.next_s() / 0.999) for _ in range(7)] == [10, 20, 40, 80, 160, 300, 300]
-    assert patience.next_s(100.0) > 300.0
-    patience.reset()
-    assert patience.next_s() < 10.0
-    assert Patience(10.0, 300.0, lambda: 0.0).next_s() == 0.0
+    pauses = Pauses(10.0, 300.0, lambda: 0.999)
+    assert [round(pauses.next_s() / 0.999) for _ in range(7)] == [10, 20, 40, 80, 160, 300, 300]
+    assert pauses.next_s(100.0) > 300.0
+    pauses.reset()
+    assert pauses.next_s() < 10.0
+    assert Pauses(10.0, 300.0, lambda: 0.0).next_s() == 0.0
     assert RETRY_MAX_S <= 3600.0

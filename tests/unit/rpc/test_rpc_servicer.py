@@ -18,9 +18,12 @@ from daemon.errors import AgentStopError, ConfigLoadError, RequestError, Request
 from daemon.rpc.access import AllowList, Caller, caller
 from daemon.rpc.audit import EVENTS_PER_MINUTE, Audit, CallCounts, CallRecord, PerMinute
 from daemon.rpc.bridge import Bridge, BridgeStopped, BridgeTimeout, CallerGone
-from daemon.rpc.gate import LONG_MAX, Gate, Patience
+from daemon.rpc.deadlines import SWEEP_S, MessageDeadlines
+from daemon.rpc.gate import Gate
 from daemon.rpc.listen import check_free, server_address, server_options
-from daemon.rpc.servicer import Call, Method, NotOffered, to_yaml
+from daemon.rpc.method import Call, Method, NotOffered
+from daemon.rpc.refusals import LONG_MAX
+from daemon.rpc.servicer import to_yaml
 from daemon.rpc.status import Refusal, grpc_status, plain, refusal_of
 from daemon.rpc.workers import WorkerPool
 from tests.fakes.directory import FakeEvents
@@ -87,12 +90,11 @@ class GateTest(SynchronousTestCase):
         self.reactor = Reactor()
         self.events = FakeEvents()
         self.counts = CallCounts()
-        self.now = 0.0
-        self.patience = Patience(lambda: self.now)
+        self.deadlines = MessageDeadlines(self.reactor, self.reactor.seconds)
         self.pool = WorkerPool()
         self.gate = Gate(
             bridge=Bridge(self.reactor), pool=self.pool, allowed=AllowList(self.allowed),
-            audit=Audit(self.reactor, self.events), counts=self.counts, secured=True, patience=self.patience,
+            audit=Audit(self.reactor, self.events), counts=self.counts, secured=True, deadlines=self.deadlines,
         )
         self.raises: Exception | None = None
         self.context = Context("ipv4:10.0.0.9:40001", b"manager")
@@ -208,7 +210,7 @@ class GateTest(SynchronousTestCase):
         pool = WorkerPool(workers=1, calls_max=0)
         gate = Gate(
             bridge=Bridge(self.reactor), pool=pool, allowed=AllowList(()), audit=Audit(self.reactor, self.events),
-            counts=self.counts, secured=False, patience=self.patience,
+            counts=self.counts, secured=False, deadlines=self.deadlines,
         )
         handler = gate.handler(self.method())
         future = pool.submit(handler.stream_unary, None, self.context)  # None: it must not be looked at
@@ -222,15 +224,27 @@ class GateTest(SynchronousTestCase):
 
     def test_callers_that_owe_a_message_are_ended_when_their_time_is_over(self) -> None:
         late, early = Context(), Context()
-        self.patience.begin(late, 10.0)
-        self.now = 5.0
-        self.patience.begin(early, 10.0)
-        self.now = 11.0
-        self.assertEqual(self.patience.sweep(), 1)
+        self.deadlines.begin(late, 10.0)
+        self.reactor.advance(5.0)
+        self.deadlines.begin(early, 10.0)
+        self.reactor.pump([1.0] * 7)
         self.assertEqual((late.cancelled, early.cancelled), (True, False))
-        self.patience.end(early)
-        self.now = 99.0
-        self.assertEqual(self.patience.sweep(), 0)
+        self.assertEqual(self.deadlines.ended_total, 1)
+        self.deadlines.end(early)
+        self.reactor.pump([1.0] * 20)
+        self.assertEqual((early.cancelled, self.deadlines.ended_total), (False, 1))
+
+    def test_no_timer_runs_while_nobody_owes_a_message(self) -> None:
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.serve(b"x")
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+        self.serve(b"x")  # one look is enough for all
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+        self.reactor.advance(SWEEP_S)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.deadlines.begin(self.context, 10.0)
+        self.deadlines.stop()
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
 
 class AllowedGateTest(GateTest):

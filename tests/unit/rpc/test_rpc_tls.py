@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from daemon.errors import ErrorCode, ListenError, ManagerConnectError
 from daemon.rpc.expiry import EXPIRY_ALERT, tell_expiry
@@ -121,6 +123,14 @@ def test_what_is_no_file_is_refused_at_once(files: tuple[str, str, str], tmp_pat
             load_identity(path, files[1], files[2])
 
 
+@pytest.mark.parametrize("key", [ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP521R1())])
+def test_a_key_of_a_kind_grpc_does_not_speak_is_refused(tmp_path: Path, key: Any) -> None:
+    odd = Cert("node-1", CA, key=key)
+    path, key_path = odd.write(tmp_path, "odd")
+    with pytest.raises(ListenError, match="of a kind that gRPC does not speak"):
+        load_identity(path, key_path, "", section="daemon.grpc.tls", fault=ListenError)
+
+
 def test_a_certificate_and_its_key_come_together(files: tuple[str, str, str]) -> None:
     for cert, key, missing in ((files[0], "", "key_file"), ("", files[1], "cert_file")):
         with pytest.raises(ListenError, match=f"daemon.grpc.tls: {missing} is not written"):
@@ -131,14 +141,15 @@ class TestRenewal:
     def test_nothing_is_read_while_nothing_changes(self, files: tuple[str, str, str]) -> None:
         watched = IdentityFiles(*files)
         watched.load()
-        assert (watched.changed(), watched.refresh()) == (False, None)
+        assert (watched.peek(), watched.refresh()) == (None, None)
 
     def test_a_new_pair_is_found(self, files: tuple[str, str, str], tmp_path: Path) -> None:
         watched = IdentityFiles(*files)
         first = watched.load()
         Cert("node-1", CA, dns=("new",)).write(tmp_path, "own")
-        assert watched.changed()
-        assert watched.peek().names == ("node-1", "new")
+        looked = watched.peek()
+        assert looked is not None
+        assert looked.names == ("node-1", "new")
         renewed = watched.refresh()  # the look before took nothing away
         assert renewed is not None
         assert renewed.names == ("node-1", "new")
@@ -149,9 +160,9 @@ class TestRenewal:
         watched = IdentityFiles(*files)
         watched.load()
         OWN.write(tmp_path, "own")
-        assert watched.changed()
+        assert watched.peek() is not None
         assert watched.refresh() is None
-        assert not watched.changed()
+        assert watched.peek() is None
 
     def test_a_half_written_pair_keeps_the_last_good_one(self, files: tuple[str, str, str], tmp_path: Path) -> None:
         watched = IdentityFiles(*files)
@@ -184,7 +195,7 @@ class TestRenewal:
         watched = IdentityFiles(*files)
         watched.load()
         Path(files[1]).chmod(0o644)  # no byte changed
-        assert watched.changed()
+        assert watched.peek() is not None
 
 
 class TestExpiry:
