@@ -57,7 +57,7 @@ class Uplink:
     # ------------------------------------------------------------------- server
 
     async def open(self) -> None:
-        """Serves gRPC where ``grpc_port`` says so; with certificates that cannot be used, as soon as they can.
+        """Serves gRPC where ``grpc_port`` says so; where certificates cannot be used, as soon as they can.
 
         Raises:
             ListenError: D1003, the port.
@@ -114,14 +114,18 @@ class Uplink:
         self.link.startService()
 
     def apply(self, config: Config) -> None:
-        """A reload: another Manager, or the first one."""
+        """A reload: other agents, another Manager, or the first one."""
+        if self.server is not None:
+            self.server.agents_changed()
         if self.link is not None:
             self.link.apply(config.manager)
         else:
             self.start_link()
 
     def state_changed(self, agent_id: str) -> None:
-        """An agent changed; the Manager hears of it within a second."""
+        """An agent changed; callers see it at once, the Manager hears of it within a second."""
+        if self.server is not None:
+            self.server.agents_changed()
         if self.link is not None:
             self.link.states_changed(agent_id)
 

@@ -146,7 +146,8 @@ class HostManager(MultiService):
         self.log.info(
             "hostmanager {version} is ready: {nodes} nodes known, {abandoned} operations without an answer; "
             "gRPC {grpc}, HTTP {http}, database {database}",
-            version=__version__, nodes=len(known), abandoned=abandoned, grpc=self.rpc.listening or "not served",
+            version=__version__, nodes=len(known), abandoned=abandoned,
+            grpc=self.rpc.listening or "not served",
             http=f"{scheme}://{config.http_host}:{self.http.port}" if self.http.port else "off",
             database=config.database_path,
         )

@@ -138,6 +138,10 @@ class GrpcServer(Service):
             )
         await self._listener.open()
 
+    def agents_changed(self) -> None:
+        """An agent is in another state, has another process or has left: answers kept are no longer true."""
+        self._servicer.agents_changed()
+
     def refuse(self) -> None:
         """Refuses new calls as UNAVAILABLE; those in hand go on."""
         self._listener.refuse()

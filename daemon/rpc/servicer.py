@@ -24,6 +24,7 @@ from daemon.rpc import convert
 from daemon.rpc.bridge import Asked, Bridge, BridgeTimeout, CallContext
 from daemon.rpc.convert import ListedAgent
 from daemon.rpc.method import SMALL_BYTES, Call, Method, NotOffered
+from daemon.rpc.recent import RecentAnswer
 
 SERVICE = "proto.DaemonService"
 
@@ -88,6 +89,7 @@ class DaemonServicer:
         self._uptime_s = uptime_s
         self._max_inline_bytes = max_inline_bytes
         self._list = convert.AgentList()
+        self._listed = RecentAnswer()
 
     def methods(self) -> tuple[Method, ...]:
         """All nine."""
@@ -176,17 +178,29 @@ class DaemonServicer:
         shown = whole if kind == "daemon" else {"agents": whole.get("agents", [])}
         return convert.write_config(to_yaml(shown))
 
+    def agents_changed(self) -> None:
+        """An agent is in another state, has another process or has left; on the reactor's thread, cheap."""
+        self._listed.forget()
+
     def list_agents(self, _request: convert.ListCall, call: Call) -> bytes:
-        """All agents; callers who wait for the same turn of the reactor share one look."""
-        asked = call.asked or self._ask_for_list(call.context)
+        """All agents; callers who ask at nearly the same time share one look."""
+        asked = call.asked
+        if asked is None:
+            recent = self._listed.get()
+            if recent is not None:
+                return recent
+            asked = self._ask(call.context)
         found: bytes = self._bridge.wait(asked, ANSWER_CAP_S)
         return found
 
-    def _ask_for_list(self, context: CallContext) -> Asked:
+    def _ask_for_list(self, context: CallContext) -> Asked | None:
+        return None if self._listed.get() is not None else self._ask(context)
+
+    def _ask(self, context: CallContext) -> Asked:
         return self._bridge.ask(context, self._write_list, share=self._list)
 
     def _write_list(self) -> bytes:
-        return self._list.write(self._registry.list())
+        return self._listed.keep(self._list.write(self._registry.list()))
 
     def get_agent_metrics(self, request: convert.UsageCall, call: Call) -> bytes:
         """The history of one agent; averaged over steps where it has more points than an answer takes.

@@ -192,8 +192,8 @@ class _Check:
             raise self.error(f"{key_file} holds no key that can be read: {cause}; write it again") from error
         if not _spoken(loaded):
             raise self.error(
-                f"the key in {key_file} is of a kind that gRPC does not speak; make an RSA key of 2048 bits or "
-                "more, or an EC key on P-256 or P-384, and have it certified"
+                f"the key in {key_file} is of a kind that gRPC does not speak; make an RSA key of 2048 bits "
+                "or more, or an EC key on P-256 or P-384, and have it certified"
             )
         if ours != theirs:
             raise self.error(

@@ -106,6 +106,7 @@ class Life:
 
     Attributes:
         changes: every transition, in order.
+        hears: called with the agent's id at each of them.
         events: what it announced.
         commands: its fake command runner.
     """
@@ -121,6 +122,7 @@ class Life:
         self.launcher = launcher or FakeLauncher(lab.host, self.clock)
         self.launcher.clock = self.clock
         self.changes: list[Change] = []
+        self.hears: Callable[[str], None] = lambda _agent_id: None
         state = work_dir / "state" / "agents"
         state.mkdir(parents=True, exist_ok=True)
         self.store = FileMetadataStore(state, self.clock, self.threads, self.events, self.alerts)
@@ -152,6 +154,7 @@ class Life:
         )
 
     def _changed(self, agent: AgentInstance, old: AgentState, new: AgentState) -> None:
+        self.hears(agent.agent_id)
         self.changes.append(Change(agent.agent_id, old, new, self.clock.seconds()))
 
     def agent(self, agent_id: str = "web") -> AgentInstance:

@@ -102,6 +102,7 @@ class RpcCase(TestCase):
         )
         server.startService()
         self.addCleanup(server.stopService)
+        self.lab.life.hears = lambda _agent_id: server.agents_changed()
         return server
 
     # ------------------------------------------------------------------ clients

@@ -9,6 +9,7 @@ import yaml
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 
 from daemon.config.schema import GrpcConfig
 from daemon.errors import ErrorCode, ListenError, StorageError
@@ -39,6 +40,30 @@ class AnswersTest(RpcCase):
         await self.ask(stub.OperateAgent, pb.AgentOperationRequest(agent_id="web", operation="stop"))
         web, idle, _slow = (await self.ask(stub.ListAgents)).agents
         self.assertEqual((web.status, web.pid), ("stopped", 0))
+
+    async def test_a_flood_of_lists_shares_looks_and_shows_each_change_at_once(self) -> None:
+        server = await self.serve()
+        stub, looks = self.stub(), [0]
+        registry = self.room.control.agents.registry
+        written = registry.list
+
+        def counted() -> Any:
+            looks[0] += 1
+            return written()
+
+        self.patch(registry, "list", counted)
+        for _ in range(5):
+            before = looks[0]
+            answers = await deferToThread(
+                lambda: [stub.ListAgents.future(pb.ListAgentsRequest()).result().agents[0].status for _ in range(50)]
+            )
+            self.assertEqual(answers, ["running"] * 50)
+            self.assertLess(looks[0] - before, 50)
+            await self.ask(stub.OperateAgent, pb.AgentOperationRequest(agent_id="web", operation="stop"))
+            self.assertEqual((await self.ask(stub.ListAgents)).agents[0].status, "stopped")
+            await self.ask(stub.OperateAgent, pb.AgentOperationRequest(agent_id="web", operation="start"))
+            self.assertEqual((await self.ask(stub.ListAgents)).agents[0].status, "running")
+        self.assertEqual(server.stats().calls_total["ListAgents", "OK"], 260)
 
     async def test_register_and_heartbeat_say_who_this_is_and_that_it_lives(self) -> None:
         await self.serve()
