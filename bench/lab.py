@@ -178,6 +178,7 @@ class Lab:
     def ours(
         self, name: str = "ours", *, agents: int, http_port: int = 0, grpc_port: int = 0,
         collectors: bool = False, metered: bool = False, health: str = HEALTH_OFF, rest: str = "",
+        keys: str = "",
         before: Callable[[Path], None] = lambda work_dir: None,
     ) -> Server:
         """Starts the daemon with agents that restart at once.
@@ -185,11 +186,12 @@ class Lab:
         Args:
             health: the defaults of ``health_check``; off where nothing is said.
             rest: further sections of the configuration.
+            keys: further keys of the section ``daemon``, in flow style.
             before: puts things into the work_dir first.
         """
         directory = self._fresh(name)
         config = directory / "daemon.yaml"
-        text = self._config(directory, agents, http_port, grpc_port, collectors, health) + rest
+        text = self._config(directory, agents, http_port, grpc_port, collectors, health, keys) + rest
         config.write_text(text, encoding="utf-8")
         before(directory / "w")
         if metered:
@@ -202,12 +204,13 @@ class Lab:
         )
 
     def _config(
-        self, directory: Path, agents: int, http_port: int, grpc_port: int, collectors: bool, health: str
+        self, directory: Path, agents: int, http_port: int, grpc_port: int, collectors: bool, health: str,
+        keys: str,
     ) -> str:
         lines = [
             "daemon:",
             f"  {{work_dir: {directory}/w, log_file: {directory}/log, log_format: text, pid_file: '',",
-            f"   http_port: {http_port}, grpc_port: {grpc_port}}}",
+            f"   http_port: {http_port}, grpc_port: {grpc_port}{', ' if keys else ''}{keys}}}",
             "agent_defaults:",
             f"  health_check: {health}",
             "  restart: {backoff_base: 0s, max_retries: 0, max_restarts_per_hour: 0}",

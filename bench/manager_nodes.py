@@ -21,7 +21,8 @@ import threading
 import time
 from typing import Any
 
-from bench.lab import ROOT, Lab, Server, answers, free_port, get, listening, wait_for
+from bench.lab import ROOT, Server, answers, free_port, get, listening, wait_for
+from bench.manager_lab import ManagerLab
 from bench.row import Row, ms
 
 NODES = 1000
@@ -33,21 +34,6 @@ AIM_NODES = 5000
 VALUES = {"cpu": 30, "memory": 16, "disk": 40, "network": 24}
 COMMITS = re.compile(rb"^hostmanager_commits_total ([0-9.e+]+)$", re.M)
 BYTES = re.compile(rb"^hostmanager_database_bytes ([0-9.e+]+)$", re.M)
-
-
-class ManagerLab(Lab):
-    """A lab that can start the Manager."""
-
-    def manager(self, grpc_port: int, http_port: int) -> Server:
-        """Starts it on plain loopback with an empty database."""
-        directory = self._fresh("manager")
-        config = directory / "manager.yaml"
-        config.write_text(
-            f"manager: {{work_dir: {directory}/w, log_file: {directory}/log, grpc_port: {grpc_port},"
-            f" http_port: {http_port}}}\n",
-            encoding="utf-8",
-        )
-        return self._serve(directory, [self._twistd, "-n", "hostmanager", "--config", str(config)])
 
 
 def measure(quick: bool = False) -> Row:

@@ -147,11 +147,27 @@ class Uplink:
             calls = CounterMetricFamily(
                 "hostdaemon_grpc_calls", "Calls answered.", labels=("method", "code")
             )
-            for (method, code), count in stats.calls_total.items():
-                calls.add_metric((method, code), count)
+            for labels, number in stats.calls_total.items():
+                calls.add_metric(labels, number)
             yield calls
             yield GaugeMetricFamily(
                 "hostdaemon_grpc_calls_in_flight", "Calls running or waiting for a worker.", stats.in_flight
+            )
+            yield CounterMetricFamily(
+                "hostdaemon_grpc_calls_slow", "Calls ended because their message did not come.",
+                stats.slow_total,
+            )
+            yield CounterMetricFamily(
+                "hostdaemon_grpc_calls_unaudited", "Calls that found no room in the journal.",
+                stats.left_out_total,
+            )
+            yield CounterMetricFamily(
+                "hostdaemon_grpc_handshakes", "TLS handshakes begun, failed ones included.",
+                stats.handshakes_total,
+            )
+            yield CounterMetricFamily(
+                "hostdaemon_grpc_connections", "Connections with TLS over which a call came.",
+                stats.connections_total,
             )
         if self.link is not None:
             state = self.link.state
@@ -173,6 +189,10 @@ class Uplink:
             yield CounterMetricFamily(
                 "hostdaemon_manager_connect_failures", "Connects and sessions that failed.",
                 state.failures_total,
+            )
+            yield CounterMetricFamily(
+                "hostdaemon_manager_events_dropped", "Events and log entries lost before they were reported.",
+                state.events_dropped,
             )
         yield from self._certificates()
 

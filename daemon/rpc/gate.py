@@ -21,6 +21,7 @@ from daemon.rpc.access import AllowList, Caller, caller, names_of
 from daemon.rpc.audit import Audit, CallCounts, CallRecord
 from daemon.rpc.bridge import Asked, Bridge, BridgeStopped, BridgeTimeout, CallerGone
 from daemon.rpc.deadlines import MessageDeadlines
+from daemon.rpc.handshakes import Handshakes
 from daemon.rpc.method import Call, Method, NotOffered
 from daemon.rpc.refusals import DAEMON_WORDS, GONE, LONG_MAX, Refusals, Words
 from daemon.rpc.status import Refusal, grpc_status, refusal_of
@@ -42,6 +43,7 @@ class Gate:
         secured: whether callers prove who they are.
         deadlines: ends calls whose message does not come.
         words: of the program that is called.
+        handshakes: hears over which connections calls come, where they are secured.
     """
 
     log = Logger()
@@ -49,6 +51,7 @@ class Gate:
     def __init__(
         self, *, bridge: Bridge, pool: WorkerPool, allowed: AllowList, audit: Audit, counts: CallCounts,
         secured: bool, deadlines: MessageDeadlines, words: Words = DAEMON_WORDS,
+        handshakes: Handshakes | None = None,
     ) -> None:
         self.closed = False
         self._bridge = bridge
@@ -59,6 +62,7 @@ class Gate:
         self._secured = secured
         self._deadlines = deadlines
         self._refusals = Refusals(words)
+        self._handshakes = handshakes
         self._long = threading.BoundedSemaphore(LONG_MAX)
 
     # ----------------------------------------------------------------- handlers
@@ -170,6 +174,8 @@ class Gate:
 
     def _refusal(self, context: Any) -> Refusal | None:
         """What stands against serving the call at all, before its message is looked at."""
+        if self._handshakes is not None:
+            self._handshakes.called(context.peer())
         if self.closed:
             return self._refusals.stopping
         if self._secured and not self._allowed.open:

@@ -16,9 +16,13 @@ _FORK_SUPPORT = ("GRPC_ENABLE_FORK_SUPPORT", "0")
 # certificate can serve, 1.2 finds nothing in common, while the suites of 1.3 are not ours to choose.
 _TLS_1_3_ONLY = ("GRPC_SSL_CIPHER_SUITES", "ECDHE-PSK-CHACHA20-POLY1305")
 
+# gRPC's core writes to stderr in words of its own, a line for every handshake that fails, without the peer.
+# What can be known of those we count and tell (daemon.rpc.handshakes); who debugs gRPC sets it himself.
+_QUIET = ("GRPC_VERBOSITY", "NONE")
+
 
 def prepare(environ: os._Environ[str] | dict[str, str], *, imported: bool) -> None:
-    """Sets both.
+    """Sets what must be so, and what is left to the operator where he said nothing.
 
     Args:
         environ: the process's environment.
@@ -32,6 +36,7 @@ def prepare(environ: os._Environ[str] | dict[str, str], *, imported: bool) -> No
             "grpc was imported before daemon.rpc.grpc_env; import that first, or TLS 1.2 stays open"
         )
     environ.update((_FORK_SUPPORT, _TLS_1_3_ONLY))
+    environ.setdefault(*_QUIET)
 
 
 prepare(os.environ, imported="grpc._cython.cygrpc" in sys.modules)

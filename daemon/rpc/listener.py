@@ -28,6 +28,7 @@ from daemon.rpc.audit import Audit, CallCounts
 from daemon.rpc.bridge import Bridge
 from daemon.rpc.deadlines import MessageDeadlines
 from daemon.rpc.gate import Gate
+from daemon.rpc.handshakes import Handshakes
 from daemon.rpc.listen import cannot, check_free, server_address, server_options
 from daemon.rpc.refusals import Words
 from daemon.rpc.server_identity import ServerIdentity
@@ -106,10 +107,10 @@ class RpcListener:
 
     Attributes:
         bridge: from gRPC's threads to the reactor.
-        counts, audit, deadlines: what is remembered of calls.
+        counts, audit, deadlines: what is remembered of calls and callers.
         error: why it does not listen, with its D-code, for readiness; empty when it does.
         address: where it listens and how, for the log; empty when it does not.
-        handshakes_total: TLS handshakes begun, failed ones included.
+        handshakes: TLS handshakes begun, and connections that made a call.
     """
 
     log = Logger()
@@ -124,7 +125,7 @@ class RpcListener:
         self.deadlines = MessageDeadlines(reactor)
         self.error = "not listening yet"
         self.address = ""
-        self.handshakes_total = 0
+        self.handshakes = Handshakes(reactor)
         self._reactor = reactor
         self._listening = listening
         self._handlers = handlers
@@ -134,7 +135,7 @@ class RpcListener:
         if listening.tls.cert_file:
             self._identity = ServerIdentity(
                 listening.tls, listening.section, clock=reactor, bridge=self.bridge, threads=threads,
-                alerts=alerts, wall=wall, begun=self._begun,
+                alerts=alerts, wall=wall, begun=self.handshakes.begun,
             )
         self._pool: WorkerPool | None = None
         self._gate: Gate | None = None
@@ -212,7 +213,7 @@ class RpcListener:
         gate = Gate(
             bridge=self.bridge, pool=pool, allowed=AllowList(listening.allowed_clients), audit=self.audit,
             counts=self.counts, secured=credentials is not None, deadlines=self.deadlines,
-            words=listening.words,
+            words=listening.words, handshakes=self.handshakes if credentials is not None else None,
         )
         server = grpc.server(
             pool, handlers=(_Handlers(self._handlers(gate), gate.unknown()),),
@@ -234,10 +235,6 @@ class RpcListener:
         self._pool, self._gate, self._server = pool, gate, server
         self.error = ""
         self.address = f"{address} ({listening.how})"
-
-    def _begun(self) -> None:
-        """In a thread of gRPC's: a handshake. Two at a time may count as one; it is a number to look at."""
-        self.handshakes_total += 1
 
     # ---------------------------------------------------------- while it cannot
 
@@ -300,6 +297,7 @@ class RpcListener:
         self.refuse()
         self.bridge.stop()
         self.deadlines.stop()
+        self.handshakes.stop()
         looks, self._looks = self._looks, None
         if looks is not None:
             await looks.stop()

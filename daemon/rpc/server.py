@@ -42,6 +42,7 @@ class RpcStats:
         waiting: workers that wait for the reactor.
         threads: worker threads that live.
         handshakes_total: TLS handshakes begun, failed ones included.
+        connections_total: connections with TLS over which a call came.
         slow_total: calls ended because their message did not come.
         left_out_total: calls that found no room in the journal.
     """
@@ -51,6 +52,7 @@ class RpcStats:
     waiting: int
     threads: int
     handshakes_total: int
+    connections_total: int
     slow_total: int
     left_out_total: int
 
@@ -159,7 +161,8 @@ class GrpcServer(Service):
             in_flight=listener.in_flight,
             waiting=listener.bridge.waiting,
             threads=listener.threads,
-            handshakes_total=listener.handshakes_total,
+            handshakes_total=listener.handshakes.begun_total,
+            connections_total=listener.handshakes.connections_total,
             slow_total=listener.deadlines.ended_total,
             left_out_total=listener.audit.left_out_total,
         )

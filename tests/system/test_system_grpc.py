@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import signal
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +97,42 @@ def test_an_expired_certificate_costs_grpc_alone_until_it_is_renewed(daemon: Dae
     assert daemon.get("/v1/alerts")["alerts"][0]["cleared_at"] is not None
     daemon.terminate()
     assert "Traceback" not in daemon.log_text()
+
+
+def test_strangers_are_counted_and_leave_no_word_of_grpcs_own(daemon: Daemon) -> None:
+    port, pki = free_port(), daemon.root / "pki"
+    pki.mkdir()
+    ca = Cert("authority", ca=True)
+    (pki / "ca.pem").write_bytes(ca.pem)
+    Cert("node-1", ca, dns=("localhost",)).write(pki, "server")
+    foreign = Cert("manager", Cert("another authority", ca=True)).write(pki, "foreign")
+    known = Cert("manager", ca).write(pki, "known")
+    tls = f"{{cert_file: {pki}/server.pem, key_file: {pki}/server.key, ca_file: {pki}/ca.pem}}"
+    daemon.configure(sleeper("a"), daemon=f"grpc_port: {port}\ngrpc: {{tls: {tls}}}\nhttp_port: {free_port()}")
+    daemon.start()
+
+    def shake(client: tuple[str, str] | None, version: ssl.TLSVersion) -> str:
+        context = ssl.create_default_context(cadata=ca.pem.decode())
+        context.maximum_version = version
+        context.set_alpn_protocols(["h2"])
+        if client is not None:
+            context.load_cert_chain(*client)
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as plain, \
+                context.wrap_socket(plain, server_hostname="localhost") as secured:
+            return "let in" if secured.recv(1) else "closed"
+
+    for client, version in (
+        (foreign, ssl.TLSVersion.TLSv1_3), (None, ssl.TLSVersion.TLSv1_3), (known, ssl.TLSVersion.TLSv1_2),
+    ):
+        with pytest.raises(OSError):
+            assert shake(client, version) == "closed"
+            raise ConnectionError
+    assert shake(known, ssl.TLSVersion.TLSv1_3) == "let in"
+    text = daemon.get("/metrics")
+    assert "hostdaemon_grpc_handshakes_total 4.0" in text
+    assert "hostdaemon_grpc_connections_total 0.0" in text  # nobody made a call yet
+    os.kill(daemon.pid, signal.SIGTERM)
+    assert daemon.ended() == (0, "")
 
 
 def get(port: int, path: str) -> Any:

@@ -221,6 +221,12 @@ class TestEnvironment:
         assert environ["GRPC_SSL_CIPHER_SUITES"] == "ECDHE-PSK-CHACHA20-POLY1305"
         prepare(environ, imported=True)
 
+    def test_grpc_is_quiet_unless_the_operator_wants_it_otherwise(self) -> None:
+        for said, found in (({}, "NONE"), ({"GRPC_VERBOSITY": "debug"}, "debug")):
+            environ = dict(said)
+            prepare(environ, imported=False)
+            assert environ["GRPC_VERBOSITY"] == found
+
     def test_too_late_is_an_error_not_an_open_door(self) -> None:
         for environ in ({}, {"GRPC_SSL_CIPHER_SUITES": "ALL"}):
             with pytest.raises(ImportError, match="TLS 1.2"):

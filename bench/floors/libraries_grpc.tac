@@ -1,0 +1,15 @@
+"""Floor: ``libraries.tac`` with what gRPC and certificates need: grpcio, protobuf, grpcio-status, cryptography."""
+
+import os
+
+import cryptography.x509  # noqa: F401
+import google.protobuf.message  # noqa: F401
+import google.rpc.status_pb2  # noqa: F401
+
+import daemon.rpc.grpc_env  # noqa: F401 - before grpc
+
+# isort: split
+import grpc_status.rpc_status  # noqa: F401
+
+with open(os.path.join(os.path.dirname(__file__), "libraries.tac"), encoding="utf-8") as source:
+    exec(source.read())  # defines the application
