@@ -26,7 +26,7 @@ from daemon.rpc.pb import manager_pb2 as m
 from daemon.rpc.pb.daemon_pb2_grpc import DaemonServiceStub
 from daemon.rpc.pb.manager_pb2_grpc import ManagerServiceStub
 from daemon.rpc.pb.reports_pb2_grpc import ReportsStub
-from tests.integration.rpc_support import free_port
+from tests.fakes.ports import free_port
 
 TIMEOUT_S = 10.0
 

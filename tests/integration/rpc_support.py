@@ -26,19 +26,13 @@ from daemon.rpc.pb import daemon_pb2 as pb
 from daemon.rpc.pb.daemon_pb2_grpc import DaemonServiceStub
 from daemon.rpc.server import GrpcServer
 from tests.fakes.lab import Lab
+from tests.fakes.ports import free_port
 from tests.fakes.rpc import FACTS, RpcRoom
 from tests.fakes.rpc_certs import Cert
 from tests.fakes.supervised import FakeAlerts
 
 TIMEOUT_S = 10.0
 SPEED = 20.0  # the laboratory's seconds per second
-
-
-def free_port() -> int:
-    """A port nobody listens to at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def reason_of(error: grpc.RpcError) -> tuple[str, str]:

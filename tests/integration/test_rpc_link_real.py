@@ -28,6 +28,7 @@ from daemon.rpc.link_errors import CallFailed, FaultKind
 from daemon.rpc.link_identity import EXPIRY_ALERT
 from daemon.rpc.log_tap import LogTap
 from daemon.rpc.manager_link import ManagerLink
+from tests.fakes.ports import free_port
 from tests.fakes.rpc_certs import Cert
 from tests.fakes.rpc_link import FACTS, NODE, FakeAgents, FakeCollectors
 from tests.fakes.rpc_manager import (
@@ -45,13 +46,6 @@ from tests.fakes.supervised import FakeAlerts
 
 Code = grpc.StatusCode
 REACTOR = cast(Any, reactor)
-
-
-def free_port() -> int:
-    """A port nobody listens to at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def descriptors() -> int:

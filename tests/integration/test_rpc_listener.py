@@ -19,6 +19,7 @@ from daemon.errors import ListenError
 from daemon.rpc.listener import AGAIN_S, LISTEN_ALERT, LOOK_S, Listening, RpcListener
 from daemon.rpc.refusals import DAEMON_WORDS
 from tests.fakes.directory import FakeEvents
+from tests.fakes.ports import free_port
 from tests.fakes.rpc_certs import DAY, Cert
 from tests.fakes.supervised import FakeAlerts
 from tests.fakes.threads import InlineThreads
@@ -43,8 +44,7 @@ class WaitingTest(SynchronousTestCase):
         self.reactor, self.alerts = Reactor(), FakeAlerts()
         self.threads = InlineThreads(self.reactor)
         self.offset_s = 0.0
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
 
     def write(self, **how: Any) -> None:
         Cert("node-1", self.ca, dns=("localhost",), **how).write(self.folder, "own")

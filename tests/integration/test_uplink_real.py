@@ -26,6 +26,7 @@ from daemon.durable.workdir import WorkDir
 from daemon.errors import ListenError
 from daemon.rpc.pb import daemon_pb2, daemon_pb2_grpc
 from daemon.uplink import Uplink
+from tests.fakes.ports import free_port
 from tests.fakes.rpc_manager import FakeManager, RealManager
 
 
@@ -33,12 +34,6 @@ def ask(address: str) -> list[str]:
     with grpc.insecure_channel(address) as channel:
         stub = daemon_pb2_grpc.DaemonServiceStub(channel)
         return [agent.id for agent in stub.ListAgents(daemon_pb2.ListAgentsRequest(), timeout=5).agents]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class UplinkCase(TestCase):

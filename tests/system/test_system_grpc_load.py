@@ -13,7 +13,7 @@ import pytest
 import daemon.rpc  # noqa: F401 - sets what grpc reads at its import
 from daemon.rpc.pb import daemon_pb2 as d
 from daemon.rpc.pb import daemon_pb2_grpc
-from tests.integration.rpc_support import free_port
+from tests.fakes.ports import free_port
 from tests.system.harness import Daemon, alive, sleeper, wait_for
 
 RATE = 100  # calls a second
