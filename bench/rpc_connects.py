@@ -1,8 +1,8 @@
 """What ten thousand failed connects over mutual TLS leave behind, in both directions.
 
-Strangers come to the daemon's server with a certificate of another authority, and its own link tries a Manager
-that does not accept its certificate. Memory is read after the first tenth, when every pool has its size, and at
-the end.
+Strangers come to the daemon's server with a certificate of another authority, and its own link tries a
+Manager that does not accept its certificate. Memory is read after the first tenth, when every pool has its
+size, and at the end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Resident memory with gRPC both ways over mutual TLS: a hundred idle agents, a Manager that holds the link."""
+"""Resident memory with gRPC both ways over mutual TLS: a hundred idle agents, a Manager that is connected."""
 
 from __future__ import annotations
 

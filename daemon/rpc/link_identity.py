@@ -15,7 +15,7 @@ from daemon.interfaces import AlertSink, WallClock
 from daemon.rpc.expiry import tell_expiry
 
 if TYPE_CHECKING:
-    from daemon.rpc.tls import IdentityFiles, PemSet  # cryptography only where certificates are configured
+    from daemon.rpc.tls import IdentityFiles, PemSet
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from daemon.rpc.bridge import Bridge
 from daemon.rpc.expiry import CHECK_EVERY_S, tell_expiry
 
 if TYPE_CHECKING:
-    from daemon.rpc.tls import IdentityFiles, PemSet, Stamp  # cryptography only where it is configured
+    from daemon.rpc.tls import IdentityFiles, PemSet, Stamp
 
 FILES_ALERT = "certificate_files"
 LANE = "grpc-tls"

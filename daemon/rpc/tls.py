@@ -1,6 +1,6 @@
 """Certificates of gRPC, both directions: reading, checking, and renewal while the daemon runs.
 
-Imported only where TLS is configured: reading certificates needs ``cryptography``.
+Imported only where TLS is configured.
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
 
 from daemon.errors import DaemonError, ListenError, ManagerConnectError
 from daemon.interfaces import WallClock
+from daemon.rpc.x509 import Certificate, fits, read_pem
 
 FILE_MAX_BYTES = 1024 * 1024  # a chain or a bundle of authorities; more is no PEM of this kind
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
@@ -90,8 +87,8 @@ def load_identity(
         cert, key = check.read(cert_file), check.read(key_file)
         own = check.certificates(cert_file, cert)[0]
         check.valid_now(cert_file, own)
-        check.key_of(own, cert_file, key, key_file)
-        not_after, names = own.not_valid_after_utc.timestamp(), names_in(own)
+        check.key_of(own, cert_file, cert, key_file, key)
+        not_after, names = own.not_after, own.names
         if check.open_to_others(key_file):
             warnings.append(
                 f"{section}: every user of this host may read {key_file}; chmod 0600 it and renew the key"
@@ -100,17 +97,6 @@ def load_identity(
     return PemSet(
         cert=cert, key=key, ca=ca, not_after=not_after, names=names, digest=digest, warnings=tuple(warnings)
     )
-
-
-def names_in(certificate: x509.Certificate) -> tuple[str, ...]:
-    """The common name and the alternative names, each once."""
-    names = [str(each.value) for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    try:
-        alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        alternatives = None
-    names += [str(getattr(each, "value", "")) for each in alternatives or ()]
-    return tuple(dict.fromkeys(name for name in names if name))
 
 
 class _Check:
@@ -146,56 +132,53 @@ class _Check:
             raise self.error(f"{path} is empty; it may be half-written, write it again")
         return data
 
-    def certificates(self, path: str, pem: bytes) -> list[x509.Certificate]:
+    def certificates(self, path: str, pem: bytes) -> list[Certificate]:
         """All certificates of a file; at least one."""
         if pem.count(_BEGIN) != pem.count(_END):
             raise self.error(f"{path} ends within a certificate; it is half-written, write it again")
         if _BEGIN not in pem:
             raise self.error(f"{path} holds no PEM certificate; openssl x509 -in FILE -text shows what it is")
         try:
-            return x509.load_pem_x509_certificates(pem)
+            return read_pem(pem)
         except ValueError as error:
             raise self.error(
                 f"{path} holds a certificate that cannot be read: {error}; write it again"
             ) from error
 
-    def valid_now(self, path: str, certificate: x509.Certificate) -> None:
-        begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        if self._now > ends.timestamp():
-            raise self.error(f"the certificate in {path} expired at {ends:%Y-%m-%d %H:%M} UTC; renew it")
-        if self._now < begins.timestamp():
+    def valid_now(self, path: str, certificate: Certificate) -> None:
+        if self._now > certificate.not_after:
+            raise self.error(f"the certificate in {path} expired at {_day(certificate.not_after)}; renew it")
+        if self._now < certificate.not_before:
             raise self.error(
-                f"the certificate in {path} is valid only from {begins:%Y-%m-%d %H:%M} UTC; "
+                f"the certificate in {path} is valid only from {_day(certificate.not_before)}; "
                 "check this host's clock, or wait"
             )
 
     def authorities(self, path: str, pem: bytes) -> float:
         """When the last of them ends; one that is over beside a good one is how authorities are renewed."""
         found = self.certificates(path, pem)
-        last = max(found, key=lambda each: each.not_valid_after_utc)
+        last = max(found, key=lambda each: each.not_after)
         self.valid_now(path, last)
-        return last.not_valid_after_utc.timestamp()
+        return last.not_after
 
-    def key_of(self, own: x509.Certificate, cert_file: str, key: bytes, key_file: str) -> None:
+    def key_of(self, own: Certificate, cert_file: str, cert: bytes, key_file: str, key: bytes) -> None:
         if any(mark in key for mark in _LOCKED):
             raise self.error(
                 f"{key_file} has a passphrase and nobody to ask for it; remove it (openssl pkey) "
                 "and keep the file 0600"
             )
+        if not own.spoken:
+            raise self.error(
+                f"the key of {cert_file} is of a kind that gRPC does not speak; make an RSA key of 2048 bits "
+                "or more, or an EC key on P-256 or P-384, and have it certified"
+            )
         try:
-            loaded = serialization.load_pem_private_key(key, None)
-            ours = _public(loaded.public_key())
-            theirs = _public(own.public_key())
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            belongs = fits(cert, key)
+        except ValueError as error:
             half = key.count(b"-----BEGIN ") != key.count(b"-----END ")
             cause = "it is half-written" if half else "it is no PEM key"
             raise self.error(f"{key_file} holds no key that can be read: {cause}; write it again") from error
-        if not _spoken(loaded):
-            raise self.error(
-                f"the key in {key_file} is of a kind that gRPC does not speak; make an RSA key of 2048 bits "
-                "or more, or an EC key on P-256 or P-384, and have it certified"
-            )
-        if ours != theirs:
+        if not belongs:
             raise self.error(
                 f"the key in {key_file} does not belong to the certificate in {cert_file}; "
                 "write both of the same issue"
@@ -208,17 +191,8 @@ class _Check:
             return False  # it was there when it was read; who takes it away now says so at the next load
 
 
-def _spoken(key: object) -> bool:
-    """gRPC's TLS offers no signatures of Ed25519, P-521 and others: every handshake would fail, silently."""
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return isinstance(key.curve, (ec.SECP256R1, ec.SECP384R1))
-    return isinstance(key, rsa.RSAPrivateKey)
-
-
-def _public(key: Any) -> bytes:
-    spki = serialization.PublicFormat.SubjectPublicKeyInfo
-    found: bytes = key.public_bytes(serialization.Encoding.DER, spki)
-    return found
+def _day(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 class IdentityFiles:
