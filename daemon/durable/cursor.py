@@ -109,6 +109,11 @@ class Cursor:
         self._dirty = True
         self.values = dict(values)
 
+    @property
+    def dirty(self) -> bool:
+        """Whether there is something to sync."""
+        return self._dirty
+
     def sync(self) -> None:
         """Makes the numbers survive a power failure. Blocks.
 

@@ -141,7 +141,12 @@ class DurableQueue:
     @property
     def dirty(self) -> bool:
         """Whether there is something to sync."""
-        return self._journal.dirty
+        return self._journal.dirty or self._cursor.dirty
+
+    @property
+    def unreadable(self) -> Path | None:
+        """Where a damaged file of the counts was put; they begin anew. None when there was none."""
+        return self._cursor.unreadable
 
     # --------------------------------------------------------------- appending
 

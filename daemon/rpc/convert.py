@@ -51,10 +51,15 @@ class ConfigCall(NamedTuple):
 
 
 class UpdateCall(NamedTuple):
-    """PushUpdate."""
+    """PushUpdate; the fields as they came."""
 
+    node_id: str
     component: str
     version: str
+    download_url: str
+    hash: str
+    signature: str
+    update_data: bytes
 
 
 class ListCall(NamedTuple):
@@ -107,7 +112,11 @@ def read_config(data: bytes) -> ConfigCall:
 def read_update(data: bytes) -> UpdateCall:
     """Reads an UpdateRequest."""
     found = _read(pb.UpdateRequest, data)
-    return UpdateCall(found.component, found.version)
+    return UpdateCall(
+        node_id=found.node_id, component=found.component, version=found.version,
+        download_url=found.download_url, hash=found.hash, signature=found.signature,
+        update_data=found.update_data,
+    )
 
 
 def read_list(data: bytes) -> ListCall:

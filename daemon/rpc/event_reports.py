@@ -170,6 +170,12 @@ class EventReporter:
         except (StorageError, OSError, LaneBusy, LaneTimeout) as error:
             self._not_kept(error)
             return
+        if self._cursor.unreadable is not None:
+            self.log.warn(
+                "D1004 which events were reported was unreadable, and all there are go to the Manager again; "
+                "kept as {kept}; check that disk",
+                kept=str(self._cursor.unreadable), error_code="D1004",
+            )
         kept = self._cursor.values
         if self._position is None and kept:
             self._position = f"{kept.get('epoch', 0)}-{kept.get('number', 0)}"

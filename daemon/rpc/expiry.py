@@ -1,4 +1,4 @@
-"""When a certificate's end is worth an alert; pure."""
+"""When a certificate's end is worth an alert, and in which words."""
 
 from __future__ import annotations
 

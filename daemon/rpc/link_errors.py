@@ -14,8 +14,11 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_status import rpc_status
+from twisted.logger import Logger
 
 from daemon.rpc.status import plain
+
+log = Logger()
 
 TEXT_MAX = 300  # characters of what the other side said
 RETRY_MAX_S = 3600.0  # a Manager asks for patience, it does not send us away
@@ -93,7 +96,28 @@ _CAUSES = (
      "something on the way refuses our keepalive (a ping every 10 s); permit it there"),
     ("ping timeout", "the connection to {address} is dead: pings stay unanswered; check the network"),
     ("keepalive watchdog", "the connection to {address} is dead: pings stay unanswered; check the network"),
+    ("http1.x", "what listens at {address} speaks HTTP/1, not gRPC; correct manager.address"),
+    ("http2 header with status",
+     "what answers at {address} is no gRPC server; correct manager.address, or the proxy on the way"),
     ("timed out", "{address} does not answer; check network and firewall"),
+)
+# What gRPC says of an answer that it could not hand on, whatever the status; the first that fits.
+_ODD_ANSWERS = (
+    ("larger than max", "its answer is larger than this daemon takes; look at its log"),
+    ("deserializing response", "its answer cannot be read; compare the proto files of both"),
+    ("http2 header with status",
+     "what answers is no gRPC server; correct manager.address, or the proxy on the way"),
+    ("rst_stream", "it broke the call off; its log may say why"),
+    ("stream removed", "it broke the call off; its log may say why"),
+    ("protocol error", "it broke the call off; its log may say why"),
+)
+# Marks of gRPC's own texts, which change with its version and help no operator. What has none of them are the
+# Manager's words.
+_ITS_OWN = re.compile(
+    r"last error|all addresses|address list|\bipv[46]:|\bunix:|subchannel|transport|recvmsg|sendmsg|grpc_|"
+    r"errno|openssl|handshake|\btsi_|ssl_|rst_stream|goaway|endpoint|socket|resolver|lb policy|http2|"
+    r"^stream |exception (calling|iterating|serializing|deserializing)",
+    re.IGNORECASE,
 )
 # gRPC tells of the address it tried last alone: where ``localhost`` is ::1 too, a refused ::1 hides why the
 # Manager at 127.0.0.1 was left.
@@ -129,7 +153,9 @@ def connect_cause(details: str, address: str, *, secure: bool, server_name: str 
             return cause.format(host=host, address=address, name=server_name or host)
     if any(sign in low for sign in _CLOSED):
         return _CLOSED_TLS if secure else _CLOSED_PLAIN
-    return plain(details, TEXT_MAX) or f"{address} cannot be reached; check the Manager and the network"
+    if details and _ITS_OWN.search(details) is None:
+        return f"the Manager answered UNAVAILABLE: {plain(details, TEXT_MAX)}"
+    return f"{address} cannot be reached; check the Manager and the network"
 
 
 def call_failed(
@@ -140,6 +166,7 @@ def call_failed(
         return CallFailed(FaultKind.AWAY, "the channel to the Manager was closed; it is opened again")
     call: Any = error
     code, details = call.code(), call.details() or ""
+    log.debug("gRPC says {code}: {details}", code=code.name, details=plain(details, TEXT_MAX))
     kind = KINDS.get(code, FaultKind.FAULT)
     if kind is FaultKind.AWAY:
         cause = connect_cause(details, address, secure=secure, server_name=server_name)
@@ -149,8 +176,20 @@ def call_failed(
             kind, f"the Manager did not answer within {timeout_s:g} s; check its load, the network, and "
             "that a Manager listens at that address",
         )
-    said = plain(details, TEXT_MAX)
-    return CallFailed(kind, f"the Manager answered {code.name}: {said}", retry_after_s=retry_after(error))
+    return CallFailed(
+        kind, f"the Manager answered {code.name}: {answer_said(details)}", retry_after_s=retry_after(error)
+    )
+
+
+def answer_said(details: str) -> str:
+    """What the other side said with a status; where gRPC said it, what that means."""
+    low = details.lower()
+    for sign, meaning in _ODD_ANSWERS:
+        if sign in low:
+            return meaning
+    if not details or _ITS_OWN.search(details) is not None:
+        return "it gave no reason; its log may"
+    return plain(details, TEXT_MAX)
 
 
 def retry_after(error: grpc.RpcError) -> float:

@@ -20,6 +20,7 @@ from daemon.interfaces import WallClock
 from daemon.rpc.link_wire import LogEntry
 
 RING_ENTRIES = 500
+RING_BYTES = 1024 * 1024  # of text; an entry may have 84 kB of it
 FIELDS_MAX = 20
 TEXT_MAX = 4000
 
@@ -37,18 +38,23 @@ class LogTap:
 
     Args:
         wall: names this start in the entries' ids.
+        ring, ring_bytes: entries, and characters of their texts, that wait at most.
 
     Attributes:
         on_news: called, in the thread that logs, when an entry comes after none waited.
         dropped_total: entries the ring took or that could not be read.
     """
 
-    def __init__(self, wall: WallClock, *, ring: int = RING_ENTRIES) -> None:
+    def __init__(
+        self, wall: WallClock, *, ring: int = RING_ENTRIES, ring_bytes: int = RING_BYTES
+    ) -> None:
         self.on_news: Callable[[], None] = lambda: None
         self.dropped_total = 0
         self._epoch = max(1, int(wall()))
         self._ring = ring
-        self._entries: deque[LogEntry] = deque()
+        self._ring_bytes = ring_bytes
+        self._entries: deque[tuple[LogEntry, int]] = deque()  # with their sizes
+        self._size = 0
         self._number = 0
         self._lock = threading.Lock()
 
@@ -67,13 +73,16 @@ class LogTap:
                 return
             fields = [(str(name), _said(value)) for name, value in found.items() if name not in _HEAD]
             news = not self._entries
-            self._entries.append(LogEntry(
+            entry = LogEntry(
                 id=f"{self._epoch}-{self._number}", at=float(event.get("log_time", 0.0)),
                 level=found["level"], message=found["message"][:TEXT_MAX],
                 fields=dict(fields[:FIELDS_MAX]),
-            ))
-            if len(self._entries) > self._ring:
-                self._entries.popleft()
+            )
+            size = len(entry.message) + sum(len(name) + len(value) for name, value in entry.fields.items())
+            self._entries.append((entry, size))
+            self._size += size
+            while len(self._entries) > self._ring or self._size > self._ring_bytes:
+                self._take()
                 self.dropped_total += 1
         if news:
             self.on_news()
@@ -81,16 +90,21 @@ class LogTap:
     def waiting(self, limit: int) -> tuple[LogEntry, ...]:
         """The oldest entries."""
         with self._lock:
-            return tuple(self._entries[n] for n in range(min(limit, len(self._entries))))
+            return tuple(self._entries[n][0] for n in range(min(limit, len(self._entries))))
 
     def done(self, entries: tuple[LogEntry, ...]) -> None:
         """These were reported; the ring may have taken some of them meanwhile, which were not lost then."""
         reported = {entry.id for entry in entries}
         with self._lock:
             before = len(self._entries)
-            while self._entries and self._entries[0].id in reported:
-                self._entries.popleft()
+            while self._entries and self._entries[0][0].id in reported:
+                self._take()
             self.dropped_total -= len(entries) - (before - len(self._entries))
+
+    def _take(self) -> None:
+        """The oldest entry goes; with the lock held."""
+        _entry, size = self._entries.popleft()
+        self._size -= size
 
 
 def _said(value: Any) -> str:

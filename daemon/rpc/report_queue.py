@@ -194,6 +194,11 @@ class ReportQueue:
             disk.close()
             raise StorageError("the daemon is stopping")
         self._disk, self._seen = disk, (disk.counts, disk.next_number)
+        if disk.unreadable is not None:
+            self.log.warn(
+                "D1004 the counts of reports were unreadable and begin anew; kept as {kept}; check that disk",
+                kept=str(disk.unreadable), error_code="D1004",
+            )
         if disk.corrupt_total:
             self.log.warn(
                 "D1004 {count} waiting reports are unreadable and lost; check that disk",

@@ -126,7 +126,8 @@ class DaemonServicer:
     def register(self, request: convert.RegisterCall, call: Call) -> bytes:
         """This node's id, and that it lives; registering is what a daemon does at its Manager."""
         self._alive(call)
-        call.note(f"{request.hostname or 'a caller without a name'} asked who this node is")
+        version = f", version {request.daemon_version}" if request.daemon_version else ""
+        call.note(f"{request.hostname or 'a caller without a name'}{version} asked who this node is")
         return convert.write_registered(
             self._facts.node_id, f"hostdaemon {__version__} on {self._facts.hostname}, {self._up()}"
         )

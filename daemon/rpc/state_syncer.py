@@ -42,11 +42,6 @@ class StateSyncer:
         self._wake = Wake(clock)
         self._connected = False
 
-    @property
-    def pending(self) -> frozenset[str]:
-        """Agents whose change the Manager has not acknowledged."""
-        return frozenset(self._changed)
-
     def changed(self, agent_id: str) -> None:
         """An agent is in another state. Cheap; call it as often as you like."""
         if self._connected:  # a session begins with all of them anyway

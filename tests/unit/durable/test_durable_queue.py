@@ -313,3 +313,27 @@ def test_a_shortened_cursor_keeps_what_it_can(tmp_path: Path) -> None:
     assert again.values == {"n": 2}
     assert (tmp_path / "c").stat().st_size == 2 * SLOT_BYTES
     assert Cursor(tmp_path / "c").values == {"n": 2}
+
+
+def test_it_is_dirty_until_what_was_settled_is_synced_too(tmp_path: Path) -> None:
+    queue = DurableQueue(tmp_path / "q", max_bytes=65536, max_age_s=DAY)
+    assert not queue.dirty
+    queue.append([b"a"], 0.0)
+    queue.sync()
+    assert not queue.dirty
+    queue.settle(1, delivered=1)
+    assert queue.dirty
+    queue.sync()
+    assert not queue.dirty
+    queue.close()
+
+
+def test_counts_that_are_unreadable_are_set_aside_and_named(tmp_path: Path) -> None:
+    queue = DurableQueue(tmp_path / "q", max_bytes=65536, max_age_s=DAY)
+    assert queue.unreadable is None
+    queue.close()
+    (tmp_path / "q" / CURSOR_FILE).write_bytes(b"junk" * 300)
+    queue = DurableQueue(tmp_path / "q", max_bytes=65536, max_age_s=DAY)
+    assert queue.unreadable is not None
+    assert queue.unreadable.read_bytes() == b"junk" * 300
+    queue.close()

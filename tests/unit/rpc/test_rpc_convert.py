@@ -53,7 +53,7 @@ def test_bytes_that_are_no_message_are_the_callers_fault(read: object, data: byt
 @pytest.mark.parametrize("read", READERS)
 def test_no_byte_at_all_is_a_message_of_zero_values(read: object) -> None:
     found = read(b"")  # type: ignore[operator]  # a reader
-    assert all(value in ("", 0) for value in found)
+    assert all(value in ("", 0, b"") for value in found)
 
 
 @pytest.mark.parametrize("read", READERS)
@@ -62,6 +62,11 @@ def test_unknown_fields_of_a_later_contract_are_skipped(read: object) -> None:
 
 
 def test_fields_arrive() -> None:
+    update = {
+        "node_id": "n", "component": "web", "version": "2", "download_url": "https://h/x", "hash": "aa",
+        "signature": "c2ln", "update_data": b"\x00\xff",
+    }
+    assert convert.read_update(pb.UpdateRequest(**update).SerializeToString())._asdict() == update
     assert convert.read_operate(
         pb.AgentOperationRequest(agent_id="a", operation="stop").SerializeToString()
     ) == ("a", "stop")

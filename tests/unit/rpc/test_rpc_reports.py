@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from daemon.model.metrics import Metrics
 from daemon.rpc import link_wire as wire
-from daemon.rpc.link_errors import RETRY_MAX_S, connect_cause
+from daemon.rpc.link_errors import RETRY_MAX_S, answer_said, connect_cause
 from daemon.rpc.link_state import Pauses
 from daemon.rpc.log_tap import LogTap
 from daemon.rpc.reports import new_samples
@@ -274,6 +274,20 @@ class TapTest(SynchronousTestCase):
         self.assertEqual(tap.dropped_total, 3)
         self.assertEqual([entry.id for entry in tap.waiting(1)], [f"{int(WALL)}-4"])
 
+    def test_the_ring_is_bounded_by_the_size_of_its_texts_too(self) -> None:
+        tap = LogTap(lambda: WALL, ring_bytes=1000)
+        log = Logger("daemon.x", observer=LogPublisher(tap))
+        for number in range(8):
+            log.error("{text}", text=f"{number}" * 300)
+        held = tap.waiting(10)
+        self.assertEqual(held[-1].message, "7" * 300)
+        self.assertLess(len(held), 4)
+        self.assertEqual(tap.dropped_total, 8 - len(held))
+        tap.done(held)
+        for number in range(8):
+            log.error("{n}", n=number)
+        self.assertEqual(len(tap.waiting(10)), 8)  # what was reported gives its room back
+
     def test_entries_the_ring_took_while_they_were_reported_were_not_lost(self) -> None:
         tap, log = self.make(ring=2)
         log.warn("a")
@@ -336,12 +350,32 @@ class TapTest(SynchronousTestCase):
     ("errors resolving nosuch: Domain name not found", False, "not known"),
     ("", False, "cannot be reached"),
     ("\x00\x1b[31m" + "x" * 5000, False, "x" * 50),
+    ("the database is away", True, "the Manager answered UNAVAILABLE: the database is away"),
+    ("failed to connect to all addresses; last error: INTERNAL: ipv4:1.2.3.4:5: odd", True, "h:9 cannot be reached; check"),
+    ("Trying to connect an http1.x server (HTTP status 400)", False, "speaks HTTP/1"),
+    ("Received http2 header with status: 502", False, "no gRPC server"),
 ])
 def test_each_cause_has_its_next_step(details: str, secure: bool, part: str) -> None:
     text = connect_cause(details, "h:9", secure=secure)
     assert part in text
     assert len(text) < 400
     assert text.isprintable()
+
+
+@pytest.mark.parametrize(("details", "part"), [
+    ("no such table: nodes", "no such table: nodes"),
+    ("", "it gave no reason"),
+    ("CLIENT: Received message larger than max (300000 vs. 262144)", "larger than this daemon takes"),
+    ("Exception deserializing response!", "compare the proto files"),
+    ("Received RST_STREAM with error code 2", "broke the call off"),
+    ("Stream removed", "broke the call off"),
+    ("Exception calling application: list index out of range", "it gave no reason"),
+    ("ipv4:10.0.0.1:9090: chttp2_transport: grpc_status 13", "it gave no reason"),
+])
+def test_words_of_grpc_itself_reach_no_operator(details: str, part: str) -> None:
+    text = answer_said(details)
+    assert part in text
+    assert text == details or not (details and details in text)
 
 
 def test_the_name_that_failed_is_the_one_that_was_asked_for() -> None:
