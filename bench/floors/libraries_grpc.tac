@@ -1,8 +1,7 @@
-"""Floor: ``libraries.tac`` with what gRPC and certificates need: grpcio, protobuf, grpcio-status, cryptography."""
+"""Floor: ``libraries.tac`` with what gRPC needs: grpcio, protobuf, grpcio-status."""
 
 import os
 
-import cryptography.x509  # noqa: F401
 import google.protobuf.message  # noqa: F401
 import google.rpc.status_pb2  # noqa: F401
 
