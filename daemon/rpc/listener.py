@@ -171,8 +171,7 @@ class RpcListener:
         """
         try:
             await self._check_free()
-            if await self._try():
-                self.log.debug("gRPC listens at {address}", address=self.address)
+            await self._try()
         except ListenError as error:
             self.error = str(error)
             raise
