@@ -27,6 +27,7 @@ from daemon.model.agent import AgentState
 from daemon.model.event import Severity
 from daemon.model.metrics import Metrics
 from daemon.model.moment import rfc3339_or_none
+from daemon.updater.manager import UpdateManager
 
 OPERATION_PATIENCE_S = 90.0  # then the answer says that it goes on
 
@@ -80,6 +81,7 @@ class Control:
         settings: for the node view.
         records: history, logs and alerts of agents.
         config: the configuration in force, and its reload.
+        updates: of agents and of the daemon itself.
         checks: of readiness; each returns what is wrong, or an empty text.
 
     Attributes:
@@ -91,13 +93,14 @@ class Control:
     def __init__(
         self, *, agents: MultiAgentManager, world: AgentWorld, collectors: CollectorManager, bus: EventBus,
         facts: NodeFacts, settings: NodeSettings, records: Records, config: ConfigManager,
-        checks: Mapping[str, Check],
+        updates: UpdateManager, checks: Mapping[str, Check],
     ) -> None:
         self.agents = agents
         self.collectors = collectors
         self.bus = bus
         self.records = records
         self.config = config
+        self.updates = updates
         self._world = world
         self._facts = facts
         self._settings = settings

@@ -187,6 +187,11 @@ def write_operated(remark: str) -> bytes:
     return _bytes(pb.AgentOperationResponse(success=True, error_message=remark))
 
 
+def write_pushed(update_id: str) -> bytes:
+    """An UpdateResponse of an update that was taken."""
+    return _bytes(pb.UpdateResponse(success=True, message=update_id))
+
+
 def write_synced(message: str) -> bytes:
     """A SyncAgentStatesResponse."""
     return _bytes(pb.SyncAgentStatesResponse(success=True, message=message))

@@ -22,7 +22,7 @@ from daemon.rpc.audit import Audit, CallCounts, CallRecord
 from daemon.rpc.bridge import Asked, Bridge, BridgeStopped, BridgeTimeout, CallerGone
 from daemon.rpc.deadlines import MessageDeadlines
 from daemon.rpc.handshakes import Handshakes
-from daemon.rpc.method import Call, Method, NotOffered
+from daemon.rpc.method import Call, Method
 from daemon.rpc.refusals import DAEMON_WORDS, GONE, LONG_MAX, Refusals, Words
 from daemon.rpc.status import Refusal, grpc_status, refusal_of
 from daemon.rpc.workers import WorkerPool
@@ -195,8 +195,6 @@ class Gate:
             return GONE
         if isinstance(error, BridgeTimeout):
             return self._refusals.late
-        if isinstance(error, NotOffered):
-            return Refusal(code=grpc.StatusCode.UNIMPLEMENTED, reason="NOT_OFFERED", message=str(error))
         self._bridge.post(self.log.failure, "gRPC: {method} failed", Failure(error), method=name)
         return self._refusals.fault
 

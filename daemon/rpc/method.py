@@ -73,7 +73,3 @@ class Method:
     mutates: bool = False
     long: bool = False
     ahead: Callable[[CallContext], Asked | None] | None = None
-
-
-class NotOffered(Exception):
-    """The program knows the method and does not serve it."""

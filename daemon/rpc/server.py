@@ -93,8 +93,8 @@ class GrpcServer(Service):
         begun = reactor.seconds()
         self._servicer = DaemonServicer(
             bridge=listener.bridge, registry=control.agents.registry, control=control, records=records,
-            facts=facts, effective=effective, uptime_s=lambda: reactor.seconds() - begun,
-            max_inline_bytes=max_inline_bytes,
+            updates=control.updates, facts=facts, effective=effective,
+            uptime_s=lambda: reactor.seconds() - begun, max_inline_bytes=max_inline_bytes,
         )
 
     def _handlers(self, gate: Gate) -> Mapping[str, Any]:

@@ -19,17 +19,19 @@ from daemon.agents.operations import Verb
 from daemon.control.control import Operated, parse_verb
 from daemon.control.node import NodeFacts
 from daemon.errors import RequestError, RequestFault
+from daemon.model.update import UpdateRequest
 from daemon.model.usage import UsagePoint
 from daemon.rpc import convert
 from daemon.rpc.bridge import Asked, Bridge, BridgeTimeout, CallContext
 from daemon.rpc.convert import ListedAgent
-from daemon.rpc.method import SMALL_BYTES, Call, Method, NotOffered
+from daemon.rpc.method import SMALL_BYTES, Call, Method
 from daemon.rpc.recent import RecentAnswer
 
 SERVICE = "proto.DaemonService"
 
 ANSWER_CAP_S = 10.0  # of the reactor, for what it knows by heart
 HISTORY_CAP_S = 30.0  # for what is read from disk
+SUBMIT_CAP_S = 60.0  # an inline package is synced before the answer
 OPERATION_CAP_S = 95.0  # Control answers "in progress" after 90 s; this is for a reactor that does not
 POINTS_MAX = 20_000  # in one answer: about 1 MB; clients refuse more than 4 MiB by default
 LARGE_BYTES = 4 * 1024 * 1024  # of one that lists or holds data, gRPC's own default
@@ -62,6 +64,14 @@ class History(Protocol):
         ...
 
 
+class Updater(Protocol):
+    """What is asked of :class:`daemon.updater.manager.UpdateManager`."""
+
+    async def submit(self, request: UpdateRequest, *, peer: str) -> str:
+        """Takes an update; its id."""
+        ...
+
+
 class DaemonServicer:
     """Answers the Manager.
 
@@ -70,6 +80,7 @@ class DaemonServicer:
         registry: which agents there are.
         control: operates them.
         records: their history.
+        updates: takes updates.
         facts: who this node is.
         effective: the configuration in force, redacted, as plain data; called on the reactor's thread.
         uptime_s: seconds since the daemon started, from any thread.
@@ -77,13 +88,14 @@ class DaemonServicer:
     """
 
     def __init__(
-        self, *, bridge: Bridge, registry: Registry, control: Operator, records: History, facts: NodeFacts,
-        effective: Effective, uptime_s: Callable[[], float], max_inline_bytes: int,
+        self, *, bridge: Bridge, registry: Registry, control: Operator, records: History, updates: Updater,
+        facts: NodeFacts, effective: Effective, uptime_s: Callable[[], float], max_inline_bytes: int,
     ) -> None:
         self._bridge = bridge
         self._registry = registry
         self._control = control
         self._records = records
+        self._updates = updates
         self._facts = facts
         self._effective = effective
         self._uptime_s = uptime_s
@@ -249,13 +261,28 @@ class DaemonServicer:
             return convert.write_operated(IN_PROGRESS)
         return convert.write_operated(IN_PROGRESS if done.in_progress else "")
 
-    def push_update(self, _request: convert.UpdateCall, _call: Call) -> bytes:
-        """Not offered yet.
+    def push_update(self, request: convert.UpdateCall, call: Call) -> bytes:
+        """Takes an update; the answer's message is its id, and events tell what becomes of it.
 
         Raises:
-            NotOffered: always.
+            RequestError: what is wrong with it, or stands against it just now.
+            StorageError: it cannot be written down.
         """
-        raise NotOffered("this daemon takes no updates yet; update agents by the host's package manager")
+        ours = self._facts.node_id
+        if request.node_id not in ("", ours):
+            raise RequestError(
+                RequestFault.PRECONDITION,
+                f"this is node {ours}, not {request.node_id[:64]!r}; send the update to that one",
+            )
+        asked = UpdateRequest(
+            component=request.component, version=request.version, hash=request.hash,
+            signature=request.signature, download_url=request.download_url, update_data=request.update_data,
+        )
+        peer = f"gRPC {call.peer()}"
+        update_id: str = self._bridge.call(
+            call.context, lambda: self._updates.submit(asked, peer=peer), cap_s=SUBMIT_CAP_S
+        )
+        return convert.write_pushed(update_id)
 
 
 def to_yaml(plain: Mapping[str, Any]) -> bytes:

@@ -39,7 +39,7 @@ class Contents:
 
 
 class Intake(Protocol):
-    """The steps; ``progress`` takes 0 to 1. Cancelling any of them leaves at most the staging folder."""
+    """The steps; ``progress`` takes 0 to 1 from any thread."""
 
     def source(self, record: UpdateRecord) -> None:
         """Whether the package may come from where the request says.
@@ -87,8 +87,7 @@ class Intake(Protocol):
         ...
 
     async def manifest(
-        self, record: UpdateRecord, folder: Path, target: UpdateTarget, known: str,
-        progress: Callable[[float], None],
+        self, record: UpdateRecord, folder: Path, target: UpdateTarget, progress: Callable[[float], None]
     ) -> Contents:
         """Unpacks the package, the bytes that were verified, and checks its manifest.
 
@@ -96,7 +95,6 @@ class Intake(Protocol):
             record: with ``package_sha256``.
             folder: of the update.
             target: what it is for.
-            known: under which version these bytes ran here before; empty for never.
             progress: see the class.
 
         Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -24,11 +23,15 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """The file: SHA-256 to version, by target, the oldest first."""
 
     schema: int = SCHEMA
-    packages: Mapping[str, Mapping[str, str]] = {}
+    packages: dict[str, dict[str, str]] = {}
 
     def version_of(self, target: str, sha256: str) -> str:
         """Under which version these bytes were installed; empty for never."""
         return self.packages.get(target, {}).get(sha256, "")
+
+    def newest(self, target: str) -> str:
+        """The version of the package that was installed last; empty for none."""
+        return next(reversed(self.packages.get(target, {}).values()), "")
 
     def with_package(self, target: str, sha256: str, version: str) -> Known:
         """The same, and that one."""
@@ -68,6 +71,10 @@ class KnownPackages:
     def version_of(self, target: str, sha256: str) -> str:
         """See :class:`Known`."""
         return self._known.version_of(target, sha256)
+
+    def newest(self, target: str) -> str:
+        """See :class:`Known`."""
+        return self._known.newest(target)
 
     def keep(self, target: str, sha256: str, version: str) -> None:
         """A package runs from now on; written in the background."""

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, DeferredLock
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from daemon.aio.threads import LaneBusy, LaneTimeout
 from daemon.durable.atomic import write_atomic
@@ -22,7 +22,7 @@ from daemon.model.update import DAEMON, SOLE_AGENT, UpdateRequest, UpdateState, 
 from daemon.updater.journal import too_old
 from daemon.updater.policy import Course, Outcome, course
 from daemon.updater.record import UpdateRecord
-from daemon.updater.requests import check_request
+from daemon.updater.source import Source, check_source
 from daemon.updater.staging import PACKAGE
 from daemon.updater.target import UpdateTarget
 from daemon.updater.update import LANE, SAVE_DEADLINE_S, Tools, Update
@@ -39,14 +39,32 @@ class Verdict:
     evidence: Any = None
 
 
+class Targets(Protocol):
+    """What can be updated now."""
+
+    def agents(self) -> Sequence[str]:
+        """The ids of the agents that are configured."""
+        ...
+
+    def agent(self, agent_id: str) -> UpdateTarget | None:
+        """One of them; None when there is none of that id."""
+        ...
+
+    def daemon(self) -> UpdateTarget:
+        """The daemon itself."""
+        ...
+
+    async def outcome(self, update_id: str) -> Verdict:
+        """What became of an update of the daemon that an earlier process began."""
+        ...
+
+
 class UpdateManager(Service):
     """The service.
 
     Args:
         tools: what updates work with.
-        targets: the agents that can be updated now, by id; asked at each request.
-        daemon: the daemon itself.
-        outcome: what became of an update of the daemon that an earlier process began, by its id.
+        targets: what can be updated; asked at each request.
 
     Attributes:
         ended_total: updates that are over, by target and state, since the start.
@@ -54,19 +72,15 @@ class UpdateManager(Service):
 
     log = Logger()
 
-    def __init__(
-        self, tools: Tools, targets: Callable[[], Sequence[UpdateTarget]],
-        daemon: UpdateTarget, outcome: Callable[[str], Verdict] = lambda _id: Verdict(),
-    ) -> None:
+    def __init__(self, tools: Tools, targets: Targets) -> None:
         self.ended_total: Counter[tuple[str, str]] = Counter()
         self._tools = tools
         self._targets = targets
-        self._daemon = daemon
-        self._outcome = outcome
         self._under_way: dict[str, Update] = {}  # by target
         self._ended: dict[str, UpdateRecord] = {}
         self._door = DeferredLock()  # requests are looked at one by one: two for one target never pass it
         self._accepting = False
+        self._resuming: Deferred[None] | None = None
 
     # ------------------------------------------------------------------ life
 
@@ -93,7 +107,8 @@ class UpdateManager(Service):
                 self.log.info("removed what {count} ended updates had left", count=len(swept))
 
     def _recall(self, record: UpdateRecord) -> None:
-        target = self._daemon if record.target == DAEMON else self._find(record.target)
+        targets = self._targets
+        target = targets.daemon() if record.target == DAEMON else targets.agent(record.target)
         if target is None or record.target in self._under_way:
             # What stands at its path is one version or the other, whole.
             gone = msgspec.structs.replace(
@@ -110,16 +125,30 @@ class UpdateManager(Service):
         super().startService()
         self._accepting = True
         for update in tuple(self._under_way.values()):
-            record = update.record
-            verdict = self._outcome(record.id) if record.target == DAEMON else Verdict()
-            how = course(record, verdict.outcome)
-            self.log.info(
-                "update {id} of {target} to {version} was at {step} when an earlier daemon ended: {course}",
-                id=record.id, target=record.target, version=record.version, step=record.step.value,
-                course=how.value,
+            self._resuming = resuming = Deferred.fromCoroutine(self._resume(update))
+            resuming.addErrback(self._not_resumed, update)
+
+    async def _resume(self, update: Update) -> None:
+        record = update.record
+        verdict = await self._targets.outcome(record.id) if record.target == DAEMON else Verdict()
+        if not self._accepting:
+            return  # the daemon stops already
+        how = course(record, verdict.outcome)
+        self.log.info(
+            "update {id} of {target} to {version} was at {step} when an earlier daemon ended: {course}",
+            id=record.id, target=record.target, version=record.version, step=record.step.value,
+            course=how.value,
+        )
+        evidence = {"reason": verdict.reason, **(verdict.evidence or {})} if verdict.reason else None
+        self._begin(update, how, evidence)
+
+    def _not_resumed(self, failure: Failure, update: Update) -> None:
+        if not failure.check(CancelledError):
+            self.log.error(
+                "update {id} stays at {step}: nobody can tell what became of it ({error}); a restart of the "
+                "daemon looks again", id=update.record.id, step=update.record.step.value,
+                error=failure.getErrorMessage(),
             )
-            evidence = {"reason": verdict.reason, **(verdict.evidence or {})} if verdict.reason else None
-            self._begin(update, how, evidence)
 
     def stopService(self) -> Deferred[None]:
         """Leaves the rest to the next daemon; what is between two versions is ended first."""
@@ -128,6 +157,8 @@ class UpdateManager(Service):
         return Deferred.fromCoroutine(self._leave())
 
     async def _leave(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
         work = [update.leave() for update in tuple(self._under_way.values())]
         await DeferredList([left for left in work if left is not None])
 
@@ -137,24 +168,23 @@ class UpdateManager(Service):
 
     # --------------------------------------------------------------- requests
 
-    async def submit(self, request: UpdateRequest, *, peer: str, trusted: bool) -> str:
+    async def submit(self, request: UpdateRequest, *, peer: str) -> str:
         """Takes an update; its id, once the journal has it.
 
         Args:
             request: not checked yet.
             peer: who asks, for the journal.
-            trusted: whether ``update_data`` may come from there.
 
         Raises:
             RequestError: what is wrong with it, or stands against it just now.
             StorageError: D1004, it cannot be written down.
         """
-        self._refuse_when_off()
-        check_request(request, self._tools.config(), trusted=trusted)
+        self._refuse_when_closed()
+        source = check_source(request, self._tools.config())
         target = self._resolve(request.component)
         await self._door.acquire()
         try:
-            return await self._take(request, target, peer)
+            return await self._take(request.component, source, target, peer)
         finally:
             self._door.release()
 
@@ -165,8 +195,7 @@ class UpdateManager(Service):
             RequestError: unknown component, nothing to go back to, or an update is under way.
             StorageError: D1004.
         """
-        if not self._accepting:
-            raise RequestError(RequestFault.STOPPING, "the daemon is starting or stopping", retry_after_s=5)
+        self._refuse_when_closed()
         target = self._resolve(component)
         await self._door.acquire()
         try:
@@ -231,15 +260,9 @@ class UpdateManager(Service):
 
     # ------------------------------------------------------------------- small
 
-    def _refuse_when_off(self) -> None:
+    def _refuse_when_closed(self) -> None:
         if not self._accepting:
             raise RequestError(RequestFault.STOPPING, "the daemon is starting or stopping", retry_after_s=5)
-        if not self._tools.config().public_key_file:
-            raise RequestError(
-                RequestFault.PRECONDITION,
-                "updates are refused: update.public_key_file is not written in the configuration; write the "
-                "PEM file of the keys you sign with and reload",
-            )
 
     def _resolve(self, component: str) -> UpdateTarget:
         """The target of a component.
@@ -247,14 +270,17 @@ class UpdateManager(Service):
         Raises:
             RequestError: UNKNOWN, or INVALID where ``agent`` says too little.
         """
+        if not component.strip():
+            raise RequestError(
+                RequestFault.INVALID, "component is missing: 'daemon', an agent's id, or 'agent'"
+            )
         if component == DAEMON:
-            return self._daemon
-        found = self._find(component)
+            return self._targets.daemon()
+        agents = self._targets.agents()
+        name = agents[0] if component == SOLE_AGENT not in agents and len(agents) == 1 else component
+        found = self._targets.agent(name)
         if found is not None:
             return found
-        agents = self._targets()
-        if component == SOLE_AGENT and len(agents) == 1:
-            return agents[0]
         if component == SOLE_AGENT:
             raise RequestError(
                 RequestFault.INVALID,
@@ -264,9 +290,6 @@ class UpdateManager(Service):
         raise RequestError(
             RequestFault.UNKNOWN, f"component {component[:64]!r} is neither 'daemon' nor an agent's id"
         )
-
-    def _find(self, name: str) -> UpdateTarget | None:
-        return next((target for target in self._targets() if target.name == name), None)
 
     def _refuse_when_busy(self, target: UpdateTarget) -> None:
         refusal = target.refusal()
@@ -285,20 +308,20 @@ class UpdateManager(Service):
                 RequestFault.BUSY, f"{UNDER_WAY_MAX} updates are under way already", retry_after_s=60
             )
 
-    async def _take(self, request: UpdateRequest, target: UpdateTarget, peer: str) -> str:
+    async def _take(self, component: str, source: Source, target: UpdateTarget, peer: str) -> str:
         again = self._under_way.get(target.name)
-        if again is not None and _same(again.record, request):
+        if again is not None and _same(again.record, source):
             return again.record.id  # whoever lost our answer asks again
         self._refuse_when_busy(target)
         record = self._record(
-            target, request.component, request.version, peer, download_url=request.download_url,
-            inline=bool(request.update_data), hash=request.hash.lower(), signature=request.signature,
+            target, component, source.version, peer, download_url=source.url, inline=bool(source.data),
+            hash=source.sha256, signature=source.signature,
         )
         staging = self._tools.staging
         try:
             await self._on_lane(staging.make, record.id)
-            if request.update_data:
-                await self._on_lane(write_package, staging.folder(record.id) / PACKAGE, request.update_data)
+            if source.data:
+                await self._on_lane(write_atomic, staging.folder(record.id) / PACKAGE, source.data)
             return await self._accept(record, target)
         except StorageError:
             self._clear(record.id)
@@ -367,17 +390,5 @@ class UpdateManager(Service):
             raise StorageError(f"the disk of updates does not answer ({error}); check that disk") from error
 
 
-def _same(record: UpdateRecord, request: UpdateRequest) -> bool:
-    return bool(record.hash) and record.version == request.version and hmac.compare_digest(
-        record.hash, request.hash.lower()
-    )
-
-
-def write_package(path: Any, data: bytes) -> None:
-    """An inline package, synced.
-
-    Raises:
-        StorageError: it is not written.
-    """
-    write_atomic(path, data)
-
+def _same(record: UpdateRecord, source: Source) -> bool:
+    return (record.version, record.hash) == (source.version, source.sha256)

@@ -41,17 +41,15 @@ class Source:
     data: bytes = field(default=b"", repr=False)
 
 
-def check_source(request: UpdateRequest, config: UpdateConfig, *, trusted: bool) -> Source:
+def check_source(request: UpdateRequest, config: UpdateConfig) -> Source:
     """Checks the form of a request and where its package comes from.
 
     Args:
         request: as it came in.
         config: the section ``update`` in force.
-        trusted: whether the caller may hand over a package itself: PushUpdate, the control socket, or HTTP
-            with the token or a client certificate.
 
     Raises:
-        RequestError: INVALID (form), TOO_LARGE (inline data), FORBIDDEN (its URL, or an untrusted caller),
+        RequestError: INVALID (form), TOO_LARGE (inline data), FORBIDDEN (its URL),
             PRECONDITION (updates, or URLs, are not configured).
     """
     if not config.public_key_file:
@@ -70,7 +68,7 @@ def check_source(request: UpdateRequest, config: UpdateConfig, *, trusted: bool)
     if request.download_url:
         url, url_shown = _url(request.download_url, config)
     else:
-        _check_inline(len(request.update_data), config, trusted)
+        _check_inline(len(request.update_data), config)
     return Source(version=request.version, sha256=request.hash.lower(), signature=signature,
                   url=url, url_shown=url_shown, data=request.update_data)
 
@@ -86,10 +84,7 @@ def _url(text: str, config: UpdateConfig) -> tuple[str, str]:
     return url.text, url.shown
 
 
-def _check_inline(size: int, config: UpdateConfig, trusted: bool) -> None:
-    if not trusted:
-        raise _refused(RequestFault.FORBIDDEN,
-                       "update_data is taken from the Manager, the control socket or with the token only")
+def _check_inline(size: int, config: UpdateConfig) -> None:
     limit, key = min(
         (config.max_inline_size, "max_inline_size"), (config.max_package_size, "max_package_size")
     )

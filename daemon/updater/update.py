@@ -15,12 +15,12 @@ import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from daemon import faults
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.config.schema import UpdateConfig
 from daemon.errors import (
     DaemonError,
     RequestError,
+    RequestFault,
     StorageError,
     UpdateApplyError,
     UpdateRollbackError,
@@ -45,13 +45,17 @@ PROGRESS_EVENT_EVERY = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
-    """What every update works with."""
+    """What every update works with.
+
+    Attributes:
+        intake: made when an update first needs it: most daemons never download anything.
+    """
 
     wall: WallClock
     threads: Threads
     journal: UpdateJournal
     staging: Staging
-    intake: Intake
+    intake: Callable[[], Intake]
     config: Callable[[], UpdateConfig]
     events: EventSink
     alerts: AlertSink
@@ -125,8 +129,11 @@ class Update:
         except CancelledError:
             if not self._called_off:
                 return  # the daemon stops; the journal says where we are
+            await self.target.discard(self._job())
             await self._end(UpdateState.CANCELLED, error=self._called_off, code="")
         except (DaemonError, RequestError) as error:
+            if isinstance(error, RequestError) and error.fault is RequestFault.STOPPING:
+                return  # likewise
             await self._failed(error)
         except Exception:  # noqa: BLE001 - whatever it is, no version may be left half in place
             self.log.failure("update {id}: {step}", id=self.record.id, step=self.record.step.value)
@@ -170,7 +177,6 @@ class Update:
         applied = await self.target.plan(self._job())
         await self._enter(UpdateStep.PREFLIGHT, applied=applied)
         await self.target.preflight(self._job())
-        faults.hit("update.before.apply")
         if not tools.staging.there(self.record.id) and not self.record.rollback:
             raise StorageError(f"{self._folder} has vanished; ask for the update again")
 
@@ -189,7 +195,7 @@ class Update:
 
     async def _fetch(self) -> None:
         tools, record, folder = self._tools, self.record, self._folder
-        intake, target = tools.intake, self.target
+        intake, target = tools.intake(), self.target
         await self._enter(UpdateStep.SOURCE, old_version=await target.installed())
         intake.source(record)
         await self._enter(UpdateStep.SPACE)
@@ -201,8 +207,7 @@ class Update:
         await self._enter(UpdateStep.HASH, package_sha256=signed.sha256, key=signed.key)
         intake.digest(record, signed)
         await self._enter(UpdateStep.MANIFEST)
-        seen = tools.known.version_of(record.target, signed.sha256)
-        contents = await intake.manifest(self.record, folder, target, seen, self._at)
+        contents = await intake.manifest(self.record, folder, target, self._at)
         self.record = msgspec.structs.replace(
             self.record, files={name: str(path) for name, path in contents.files.items()},
             sha256=contents.sha256, modes=contents.modes, main=contents.main,
@@ -224,6 +229,7 @@ class Update:
         details = error.details.get("evidence", {}) if isinstance(error, DaemonError) else {}
         evidence: Mapping[str, Any] = details if isinstance(details, Mapping) else {}
         if not changes_something(self.record.step):
+            await self.target.discard(self._job())
             await self._end(UpdateState.FAILED, error=error.message, code=code, evidence=evidence)
             return
         await self._enter(UpdateStep.ROLLBACK, strict=False, cause=error.message)
@@ -232,6 +238,10 @@ class Update:
             proof = await self.target.roll_back(self._job())
         except CancelledError:
             return  # the daemon stops in the middle of it; the next one goes on
+        except RequestError as stopping:
+            self.log.info("update {id}: its roll-back waits for the next daemon: {error}",
+                          id=self.record.id, error=stopping.message)
+            return
         except DaemonError as failed:
             await self._end(
                 UpdateState.BROKEN, error=f"{error.message}; and the roll-back failed: {failed.message}",

@@ -14,6 +14,7 @@ from werkzeug.routing import RequestRedirect
 
 from daemon.agents.operations import Verb
 from daemon.aio.reactor import Clock
+from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.config.redact import effective, plan
 from daemon.control.control import CheckResult, Control, Operated, parse_verb
 from daemon.control.records import LINES_DEFAULT, LINES_MAX
@@ -31,9 +32,12 @@ from daemon.web.points import serve_points
 from daemon.web.problems import PROBLEM_TYPE, Problem, problem, problem_of
 from daemon.web.request import BoundedRequest, header_text
 from daemon.web.sse import EVENTS_TYPE, event_body, serve_events
+from daemon.web.updates import read_update, update_body
 
 JSON = b"application/json"
 HEARTBEAT_BODY_MAX = 16 * 1024
+BODY_LANE = "update-request"
+BODY_DEADLINE_S = 30.0
 EVENTS_LIMIT = 100
 STREAMS_MAX = 64  # each may read the whole journal
 EVENTS_LIMIT_MAX = 1000
@@ -45,6 +49,7 @@ INDEX = {
     "events": "/v1/events?once",
     "alerts": "/v1/alerts",
     "configuration": "/v1/config",
+    "updates": "/v1/updates",
     "heartbeats": "/heartbeat/stats",
     "prometheus": "/metrics",
 }
@@ -60,18 +65,21 @@ class Api:
         control: the daemon.
         heartbeats: takes ``POST /heartbeat``.
         exposition: ``/metrics``.
+        threads: read large bodies.
     """
 
     app = Klein()
     log = Logger()
 
     def __init__(
-        self, clock: Clock, control: Control, heartbeats: HTTPHeartbeatReceiver, exposition: Exposition
+        self, clock: Clock, control: Control, heartbeats: HTTPHeartbeatReceiver, exposition: Exposition,
+        threads: Threads,
     ) -> None:
         self._clock = clock
         self._control = control
         self._heartbeats = heartbeats
         self._exposition = exposition
+        self._threads = threads
         self._streams: set[EventStream | LogFollower] = set()
         self._stopping = False
 
@@ -199,6 +207,45 @@ class Api:
         return self._json(request, {
             "applied": result.applied, "changes": plan(result.changes), "warnings": list(result.warnings),
         })
+
+    # ----------------------------------------------------------------- updates
+
+    @app.route("/v1/updates", methods=["GET"])
+    def updates(self, request: BoundedRequest) -> bytes:
+        """Every update that is remembered, the newest first."""
+        return self._json(request, {"updates": [update_body(u) for u in self._control.updates.list()]})
+
+    @app.route("/v1/updates", methods=["POST"])
+    async def update(self, request: BoundedRequest) -> bytes:
+        """Takes an update; what becomes of it is asked for by its id."""
+        self._refuse_when_stopping()
+        try:  # tens of megabytes of base64
+            asked = await self._threads.run(BODY_LANE, BODY_DEADLINE_S, read_update, request.body())
+        except (LaneBusy, LaneTimeout) as error:
+            raise RequestError(RequestFault.BUSY, "too many requests at once", retry_after_s=5) from error
+        update_id = await self._control.updates.submit(asked, peer=request.peer)
+        request.setResponseCode(202)
+        return self._json(request, {"id": update_id})
+
+    @app.route("/v1/updates/<update_id>", methods=["GET"])
+    def one_update(self, request: BoundedRequest, update_id: str) -> bytes:
+        """One update, under way or over."""
+        return self._json(request, update_body(self._control.updates.get(update_id)))
+
+    @app.route("/v1/updates/<update_id>/cancel", methods=["POST"])
+    async def cancel_update(self, request: BoundedRequest, update_id: str) -> bytes:
+        """Calls an update off that has changed nothing yet."""
+        self._refuse_when_stopping()
+        await self._control.updates.cancel(update_id, peer=request.peer)
+        return self._json(request, update_body(self._control.updates.get(update_id)))
+
+    @app.route("/v1/rollback/<component>", methods=["POST"])
+    async def roll_back(self, request: BoundedRequest, component: str) -> bytes:
+        """Goes back to the version before the installed one."""
+        self._refuse_when_stopping()
+        update_id = await self._control.updates.roll_back(component, peer=request.peer)
+        request.setResponseCode(202)
+        return self._json(request, {"id": update_id})
 
     # -------------------------------------------------------------- operations
 

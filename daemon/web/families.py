@@ -15,6 +15,7 @@ from daemon.heartbeat.http_receiver import HTTPHeartbeatReceiver
 from daemon.heartbeat.socket_receiver import HeartbeatReceiver
 from daemon.logs.manager import LogManager
 from daemon.resources.monitor import ResourceMonitor
+from daemon.updater.manager import UpdateManager
 
 
 class PartsMetrics:
@@ -32,6 +33,7 @@ class PartsMetrics:
         alerts: AlertBook,
         store: FileMetadataStore,
         sink: LogSink,
+        updates: UpdateManager,
     ) -> None:
         self._heartbeats = heartbeats
         self._http_heartbeats = http_heartbeats
@@ -42,6 +44,7 @@ class PartsMetrics:
         self._alerts = alerts
         self._store = store
         self._sink = sink
+        self._updates = updates
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
@@ -49,6 +52,7 @@ class PartsMetrics:
         yield from self._checks()
         yield from self._log_files()
         yield from self._alarms()
+        yield from self._of_updates()
         history = self._resources.stats()
         yield _counter(
             "hostdaemon_resource_samples", "Samples of agents' use of the host.", history.samples_total
@@ -161,6 +165,20 @@ class PartsMetrics:
         yield _counter(
             "hostdaemon_webhook_failures", "Attempts at the webhook that failed.", hook.failures_total
         )
+
+
+    def _of_updates(self) -> Iterator[Metric]:
+        ended = CounterMetricFamily(
+            "hostdaemon_updates", "Updates that are over.", labels=("component", "result")
+        )
+        for (target, result), count in self._updates.ended_total.items():
+            ended.add_metric((target, result), count)
+        running = GaugeMetricFamily(
+            "hostdaemon_update_under_way", "1 for each update that is not over.", labels=("component", "step")
+        )
+        for update in self._updates.under_way:
+            running.add_metric((update.component, update.step.value), 1.0)
+        yield from (ended, running)
 
 
 def _counter(name: str, about: str, value: float) -> CounterMetricFamily:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -14,6 +15,7 @@ from daemon.web.access import SAFE_METHODS, Asker, check_access
 from daemon.web.api import write_problem
 from daemon.web.problems import problem_of
 from daemon.web.request import BODY_MAX, BoundedRequest, header_text
+from daemon.web.updates import ROUTE
 
 HEARTBEAT = b"/heartbeat"  # agents send without a token; the receiver checks their pid instead
 
@@ -30,13 +32,14 @@ class Gate(Resource):
         our_names: names of this host, for the Host header.
         local: whether this is the control socket, whose peers were checked when they connected.
         heartbeat_refusal: the form of a refusal on the heartbeat route.
+        package_max: bytes of a request that brings a package.
     """
 
     isLeaf = True
 
     def __init__(
         self, inner: Any, *, token: str, our_names: Collection[str], local: bool,
-        heartbeat_refusal: Callable[[int, str], bytes],
+        heartbeat_refusal: Callable[[int, str], bytes], package_max: Callable[[], int] = lambda: BODY_MAX,
     ) -> None:
         super().__init__()
         self._inner = inner
@@ -44,6 +47,18 @@ class Gate(Resource):
         self._our_names = our_names
         self._local = local
         self._heartbeat_refusal = heartbeat_refusal
+        self._package_max = package_max
+
+    def body_room(self, command: bytes, path: bytes, request: BoundedRequest) -> int:
+        """Bytes that a body may have: a package's worth for those alone who may send one."""
+        if command != b"POST" or path.partition(b"?")[0] != ROUTE:
+            return BODY_MAX
+        asker = replace(self._asker(request), method="POST")
+        try:
+            check_access(asker, token=self._token, our_names=self._our_names, mutates=True)
+        except RequestError:
+            return BODY_MAX  # it is refused when it is there
+        return self._package_max()
 
     def render(self, request: BoundedRequest) -> bytes | int:
         """Refuses, or passes on."""
@@ -55,7 +70,7 @@ class Gate(Resource):
             mutates = asker.method not in SAFE_METHODS and not is_heartbeat
             check_access(asker, token=self._token, our_names=self._our_names, mutates=mutates)
             if request.too_large and not is_heartbeat:
-                raise RequestError(RequestFault.TOO_LARGE, f"the body is over {BODY_MAX} bytes")
+                raise RequestError(RequestFault.TOO_LARGE, f"the body is over {request.body_max} bytes")
         except RequestError as error:
             answer = problem_of(error)
             if is_heartbeat:

@@ -13,18 +13,20 @@ DRAIN_MAX = 4 * 1024 * 1024  # bytes of an over-long body we read to be able to 
 
 
 class BoundedRequest(Request):
-    """A request whose body is at most :data:`BODY_MAX` bytes.
+    """A request whose body is at most :data:`BODY_MAX` bytes, or what its site grants it.
 
     An over-long one is read and dropped up to :data:`DRAIN_MAX`, so that its sender hears 413 instead of
     a broken pipe; beyond that the connection is closed.
 
     Attributes:
+        body_max: bytes that its body may have.
         too_large: the body was over the limit; ``content`` is empty then.
         peer: who asks, as the gate found out.
     """
 
     def __init__(self, channel: HTTPChannel, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)
+        self.body_max = BODY_MAX
         self.too_large = False
         self.peer = ""
         self._body_bytes = 0
@@ -42,13 +44,15 @@ class BoundedRequest(Request):
         """The header said how long the body is; None for a chunked one."""
         super().gotLength(0)  # a BytesIO, never a temporary file
         self.content = BytesIO()
-        if length is not None and length > BODY_MAX:
+        channel: Any = self.channel  # its request line and headers have come, the body has not
+        self.body_max = channel.site.body_room(channel._command, channel._path, self)
+        if length is not None and length > self.body_max:
             self.too_large = True
 
     def handleContentChunk(self, data: bytes) -> None:
         """A piece of the body."""
         self._body_bytes += len(data)
-        if self._body_bytes > BODY_MAX:
+        if self._body_bytes > self.body_max:
             self.too_large = True
         if not self.too_large:
             super().handleContentChunk(data)

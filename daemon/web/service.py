@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from daemon.web.api import Api
 from daemon.web.gate import Gate
 from daemon.web.peers import control_peer, may_control
 from daemon.web.site import CountedChannel, QuietSite
+from daemon.web.updates import body_max
 
 CONNECTIONS_MAX = 1024  # per listener; more are closed at once and counted
 CONTROL_MODE = 0o660
@@ -49,6 +50,7 @@ class HttpService(Service):
         notifier: tells when the file of the control socket goes from its place.
         events: hears of that.
         connections_max: per listener, so that a crowd on TCP cannot shut the control socket.
+        inline_max: bytes that ``update_data`` of a request may have.
     """
 
     log = Logger()
@@ -58,7 +60,7 @@ class HttpService(Service):
         self, reactor: DescriptorReactor, api: Api, heartbeats: HTTPHeartbeatReceiver, *, token: str,
         host: str, port: int, tls: HttpTlsConfig, control_path: str, control_gid: int | None,
         our_names: Collection[str], notifier: Notifier, events: EventSink,
-        connections_max: int = CONNECTIONS_MAX,
+        connections_max: int = CONNECTIONS_MAX, inline_max: Callable[[], int] = lambda: 0,
     ) -> None:
         self._reactor: Any = reactor
         self._api = api
@@ -76,6 +78,7 @@ class HttpService(Service):
         self._closed = False
         self._ports: list[Any] = []
         self._connections_max = connections_max
+        self._inline_max = inline_max
         self._channels: set[CountedChannel] = set()
         self._local_channels: set[CountedChannel] = set()
         self._control_port: Any = None
@@ -216,10 +219,11 @@ class HttpService(Service):
         gate = Gate(
             self._api.app.resource(), token=self._token, our_names=self._our_names, local=local,
             heartbeat_refusal=lambda status, message: self._heartbeats.refuse(status, message).body(),
+            package_max=lambda: body_max(self._inline_max()),
         )
         if local:
-            return QuietSite(gate, self._local_channels, self._admit_local, self._reactor)
-        return QuietSite(gate, self._channels, self._admit, self._reactor)
+            return QuietSite(gate, self._local_channels, self._admit_local, self._reactor, gate.body_room)
+        return QuietSite(gate, self._channels, self._admit, self._reactor, gate.body_room)
 
     def _admit(self, _transport: Any) -> str | None:
         """TCP: everybody while there is room; the gate decides per request."""

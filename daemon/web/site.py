@@ -11,11 +11,12 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Site
 
-from daemon.web.request import BoundedRequest
+from daemon.web.request import BODY_MAX, BoundedRequest
 
 IDLE_S = 75  # a keep-alive connection without a request is closed
 
 Doorkeeper = Callable[[Any], str | None]
+BodyRoom = Callable[[bytes, bytes, BoundedRequest], int]
 
 
 class CountedChannel(HTTPChannel):
@@ -70,17 +71,20 @@ class QuietSite(Site):
         channels: the connections, shared by the listeners of one service.
         doorkeeper: names a peer, or turns it away with None.
         reactor: for idle timeouts.
+        body_room: bytes that the body of a request may have, by method and path; its headers are there.
     """
 
     noisy = False
     displayTracebacks = False
 
     def __init__(
-        self, resource: Any, channels: set[CountedChannel], doorkeeper: Doorkeeper, reactor: Any
+        self, resource: Any, channels: set[CountedChannel], doorkeeper: Doorkeeper, reactor: Any,
+        body_room: BodyRoom = lambda command, path, request: BODY_MAX,
     ) -> None:
         super().__init__(resource, requestFactory=BoundedRequest, timeout=IDLE_S, reactor=reactor)
         self._channels = channels
         self._doorkeeper = doorkeeper
+        self.body_room = body_room
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """One channel for each connection."""

@@ -30,13 +30,16 @@ from daemon.model.metrics import Metrics
 from daemon.model.usage import Usage
 from daemon.resources.history import History
 from daemon.resources.monitor import ResourceMonitor
+from daemon.updater.manager import UpdateManager
 from daemon.web.api import Api
 from daemon.web.exposition import DaemonMetrics, Exposition
 from daemon.web.gate import Gate
 from daemon.web.names import names_of_host
 from daemon.web.site import CountedChannel, QuietSite
+from daemon.web.updates import body_max
 from tests.fakes.lab import Lab
 from tests.fakes.notify import FakeNotifier
+from tests.fakes.updates import FakeTarget, FakeTargets, UpdateRoom
 
 TOKEN = "f" * 64
 FACTS = NodeFacts(node_id="node-1", hostname="Host7.example.org", ip="192.0.2.7", os="linux", arch="amd64")
@@ -107,6 +110,11 @@ class Rig:
         ids = [agent.agent_id for agent in life.manager.registry.list()]
         self.resources.apply(self.config.in_force.resources, ids)
         self.logs.apply(dict.fromkeys(ids, LogsConfig()))
+        self.updates = UpdateRoom(life.work_dir / "updates", wall=lab.wall)
+        self.targets = tuple(FakeTarget(agent_id) for agent_id in ids)
+        self.update_manager = UpdateManager(self.updates.tools, FakeTargets(*self.targets))
+        self.update_manager.recall()
+        self.update_manager.startService()
         self.control = Control(
             agents=life.manager, world=life.world, collectors=self.collectors, bus=self.bus, facts=FACTS,
             settings=NodeSettings(
@@ -116,6 +124,7 @@ class Rig:
             ),
             records=Records(life.manager.registry, self.resources, self.logs, self.alerts),
             config=self.config,
+            updates=self.update_manager,
             checks={
                 "config": lambda: self.failing.get("config", ""),
                 "agents": lambda: self.failing.get("agents", ""),
@@ -124,7 +133,7 @@ class Rig:
         self.heartbeats = HTTPHeartbeatReceiver(lab.clock, lab.wall, life.manager, queue_size=2, workers=1)
         self.heartbeats.startService()
         exposition = Exposition(DaemonMetrics(self.control, lab.clock.seconds))
-        self.api = Api(lab.clock, self.control, self.heartbeats, exposition)
+        self.api = Api(lab.clock, self.control, self.heartbeats, exposition, life.threads)
         self.channels: set[CountedChannel] = set()
 
     def connect(
@@ -135,8 +144,9 @@ class Rig:
             self.api.app.resource(), token=TOKEN, our_names=names_of_host(FACTS.hostname, "127.0.0.1"),
             local=local,
             heartbeat_refusal=lambda status, message: self.heartbeats.refuse(status, message).body(),
+            package_max=lambda: body_max(self.updates.config.max_inline_size),
         )
-        site = QuietSite(gate, self.channels, lambda _transport: peer, self.lab.clock)
+        site = QuietSite(gate, self.channels, lambda _transport: peer, self.lab.clock, gate.body_room)
         return Connection(self, site.buildProtocol(None), transport or LenientTransport())
 
 

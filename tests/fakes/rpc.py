@@ -12,7 +12,9 @@ from daemon.errors import DaemonError, RequestError, RequestFault
 from daemon.events.bus import EventBus
 from daemon.model.event import Event
 from daemon.model.usage import UsagePoint
+from daemon.updater.manager import UpdateManager
 from tests.fakes.lab import Lab
+from tests.fakes.updates import FakeTarget, FakeTargets, UpdateRoom
 
 FACTS = NodeFacts(node_id="node-1", hostname="host7.example.org", ip="192.0.2.7", os="linux", arch="amd64")
 EFFECTIVE = {"daemon": {"id": "", "work_dir": "/var/lib/daemon"}, "agents": [{"id": "web", "umask": "022"}]}
@@ -61,6 +63,12 @@ class RpcRoom:
         self.bus = EventBus(lab.wall)
         self.records = FakeRecords()
         self.effective: Mapping[str, Any] = EFFECTIVE
+        self.targets = tuple(FakeTarget(agent.agent_id) for agent in life.manager.registry.list())
+        self.updates = UpdateManager(
+            UpdateRoom(life.work_dir / "updates", wall=lab.wall).tools, FakeTargets(*self.targets)
+        )
+        self.updates.recall()
+        self.updates.startService()
         self.control = Control(
             agents=life.manager, world=life.world,
             collectors=CollectorManager(lab.clock, life.threads, lab.wall, self.bus, ()),
@@ -69,7 +77,7 @@ class RpcRoom:
                 labels={}, work_dir=str(life.work_dir), heartbeat_socket="", control_socket="",
                 manager_address="", started_at=lab.wall(),
             ),
-            records=cast(Any, self.records), config=cast(Any, None), checks={},
+            records=cast(Any, self.records), config=cast(Any, None), updates=self.updates, checks={},
         )
 
     def calls(self) -> list[Event]:

@@ -9,10 +9,11 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from daemon.config.schema import UpdateConfig
-from daemon.errors import RequestError, UpdateVerifyError
+from daemon.errors import RequestError
 from daemon.updater.intake import Contents, Signed
 from daemon.updater.journal import UpdateJournal
 from daemon.updater.known import KnownPackages
+from daemon.updater.manager import Verdict
 from daemon.updater.record import UpdateRecord
 from daemon.updater.staging import Staging
 from daemon.updater.target import Applied, Job, UpdateTarget
@@ -73,6 +74,10 @@ class FakeTarget:
         await self._step("plan")
         return Applied(target=f"/opt/{self.name}", old_sha256=self.version)
 
+    async def discard(self, job: Job) -> None:
+        """See UpdateTarget."""
+        self.did.append("discard")
+
     async def preflight(self, job: Job) -> None:
         """See UpdateTarget."""
         await self._step("preflight")
@@ -103,6 +108,35 @@ class FakeTarget:
         if not self.back:
             return None
         return Job(id="", version=self.back, old_version=self.version, folder=Path("/nowhere"))
+
+
+class FakeTargets:
+    """Implements :class:`daemon.updater.manager.Targets`.
+
+    Attributes:
+        verdict: what became of an update of the daemon.
+    """
+
+    def __init__(self, *agents: FakeTarget, daemon: FakeTarget | None = None) -> None:
+        self.all = list(agents)
+        self.own = daemon or FakeTarget("daemon")
+        self.verdict = Verdict()
+
+    def agents(self) -> list[str]:
+        """See Targets."""
+        return [target.name for target in self.all]
+
+    def agent(self, agent_id: str) -> FakeTarget | None:
+        """See Targets."""
+        return next((target for target in self.all if target.name == agent_id), None)
+
+    def daemon(self) -> FakeTarget:
+        """See Targets."""
+        return self.own
+
+    async def outcome(self, update_id: str) -> Verdict:
+        """See Targets."""
+        return self.verdict
 
 
 class FakeIntake:
@@ -161,13 +195,10 @@ class FakeIntake:
         self._plain("digest")
 
     async def manifest(
-        self, record: UpdateRecord, folder: Path, target: UpdateTarget, known: str,
-        progress: Callable[[float], None],
+        self, record: UpdateRecord, folder: Path, target: UpdateTarget, progress: Callable[[float], None]
     ) -> Contents:
         """See Intake."""
         await self._step("manifest")
-        if known not in ("", record.version):
-            raise UpdateVerifyError(f"these bytes were installed as {known}")
         return Contents(
             files={"thing": folder / "files" / "thing"}, sha256={"thing": HASH}, modes={"thing": 0o755},
             main="thing",
@@ -177,19 +208,23 @@ class FakeIntake:
 class UpdateRoom:
     """What updates work with, in a folder that goes with the test; a second room on it is the next daemon."""
 
-    def __init__(self, folder: Path, intake: FakeIntake | None = None) -> None:
+    def __init__(
+        self, folder: Path, intake: FakeIntake | None = None, wall: Callable[[], float] | None = None
+    ) -> None:
         self.folder = folder
         self.threads = InlineThreads()
         self.events = FakeEvents()
         self.alerts = FakeAlerts()
         self.intake = intake or FakeIntake()
-        self.config = UpdateConfig(public_key_file="/keys.pem", max_backups=3)
+        self.config = UpdateConfig(
+            public_key_file="/keys.pem", allowed_urls=("https://updates.example.org/",), max_backups=3
+        )
         self.now = 1_800_000_000.0
         self.journal = UpdateJournal(folder / "state")
         self.known = KnownPackages(folder / "state" / "known.json", self.threads)
         self.tools = Tools(
-            wall=lambda: self.now, threads=self.threads, journal=self.journal,
-            staging=Staging(lambda: folder / "downloads"), intake=self.intake, config=lambda: self.config,
+            wall=wall or (lambda: self.now), threads=self.threads, journal=self.journal,
+            staging=Staging(lambda: folder / "downloads"), intake=lambda: self.intake, config=lambda: self.config,
             events=self.events, alerts=self.alerts, known=self.known,
         )
 

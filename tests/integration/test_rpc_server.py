@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import grpc
@@ -99,13 +100,39 @@ class AnswersTest(RpcCase):
             self.assertIs(error.code(), Code.INVALID_ARGUMENT)
             self.assertLess(len(error.details()), 1100)
 
-    async def test_push_update_is_not_offered_and_says_so(self) -> None:
+    async def test_push_update_is_accepted_with_its_id_and_its_outcome_is_events(self) -> None:
         await self.serve()
-        error = await self.refused(self.stub().PushUpdate, pb.UpdateRequest(component="web", update_data=b"x" * 10**6))
-        self.assertEqual((error.code(), reason_of(error)[1]), (Code.UNIMPLEMENTED, "NOT_OFFERED"))
-        self.assertIn("no updates yet", error.details())
+        stub = self.stub()
+        data = b"x" * 10**6
+        asked = pb.UpdateRequest(
+            node_id="node-1", component="web", version="1.1.0", hash=hashlib.sha256(data).hexdigest(),
+            signature="c2ln", update_data=data,
+        )
+        answer = await self.ask(stub.PushUpdate, asked)
+        self.assertTrue(answer.success)
+        view = self.room.updates.get(answer.message)
+        self.assertEqual((view.state.value, view.new_version), ("succeeded", "1.1.0"))
         (event,) = self.room.calls()
-        self.assertEqual((event.data["agent"], event.data["code"]), ("web", "UNIMPLEMENTED"))
+        self.assertEqual((event.data["method"], event.data["agent"], event.data["code"]), ("PushUpdate", "web", "OK"))
+
+    async def test_push_update_says_what_stands_against_it(self) -> None:
+        await self.serve()
+        stub = self.stub()
+        good = {"component": "web", "version": "1.1.0", "hash": "ab" * 32, "signature": "c2ln", "update_data": b"x"}
+        for changes, code, part in (
+            ({"component": "nobody"}, Code.NOT_FOUND, "neither 'daemon' nor"),
+            ({"component": ""}, Code.INVALID_ARGUMENT, "component is missing"),
+            ({"version": ""}, Code.INVALID_ARGUMENT, "version"), ({"hash": "x"}, Code.INVALID_ARGUMENT, "64 hex"),
+            ({"signature": ""}, Code.INVALID_ARGUMENT, "base64"), ({"update_data": b""}, Code.INVALID_ARGUMENT, "one of"),
+            ({"download_url": "https://updates.example.org/x"}, Code.INVALID_ARGUMENT, "one of"),
+            ({"update_data": b"", "download_url": "https://evil.example/x"}, Code.PERMISSION_DENIED, "evil.example"),
+            ({"node_id": "node-9"}, Code.FAILED_PRECONDITION, "this is node node-1"),
+        ):
+            with self.subTest(changes=changes):
+                error = await self.refused(stub.PushUpdate, pb.UpdateRequest(**(good | changes)))
+                self.assertIs(error.code(), code)
+                self.assertIn(part, error.details())
+        self.assertEqual(self.room.updates.list(), ())
 
     async def test_agent_metrics_are_points_of_the_history(self) -> None:
         await self.serve()
@@ -282,7 +309,7 @@ class HostileTest(RpcCase):
         error = await self.refused(stub.ReportMetrics, pb.MetricsRequest(data=b"x" * (5 * 2**20)))
         self.assertEqual((error.code(), reason_of(error)[1]), (Code.INVALID_ARGUMENT, "TOO_LARGE"))
         error = await self.refused(stub.PushUpdate, pb.UpdateRequest(update_data=b"x" * (8 * 2**20)))
-        self.assertIs(error.code(), Code.UNIMPLEMENTED)  # as large as configured: it is looked at
+        self.assertIn("version", error.details())  # as large as configured: it is looked at
         error = await self.refused(stub.PushUpdate, pb.UpdateRequest(update_data=b"x" * (9 * 2**20)))
         self.assertIs(error.code(), Code.RESOURCE_EXHAUSTED)  # gRPC's own: it never comes into memory
         self.assertTrue((await self.ask(stub.ListAgents)).agents)

@@ -225,6 +225,7 @@ def registered_routes() -> set[str]:
         methods = sorted((rule.methods or {"POST"}) - {"HEAD", "OPTIONS"})
         for verb in ("start", "stop", "restart"):
             path = rule.rule.replace("<any(start,stop,restart):verb>", verb).replace("<agent_id>", "{id}")
+            path = path.replace("<update_id>", "{id}").replace("<component>", "{component}")
             assert "<" not in path, f"{path}: teach this test about it"
             found |= {f"{method} {path}" for method in methods}
     return found
@@ -364,7 +365,7 @@ def published_types() -> Iterator[str]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
                 continue
             first = node.args[0]
-            if node.func.attr == "publish" and isinstance(first, ast.Constant):
+            if node.func.attr in ("publish", "_say") and isinstance(first, ast.Constant):
                 yield first.value
 
 

@@ -21,7 +21,7 @@ from daemon.rpc.bridge import Bridge, BridgeStopped, BridgeTimeout, CallerGone
 from daemon.rpc.deadlines import SWEEP_S, MessageDeadlines
 from daemon.rpc.gate import Gate
 from daemon.rpc.listen import check_free, server_address, server_options
-from daemon.rpc.method import Call, Method, NotOffered
+from daemon.rpc.method import Call, Method
 from daemon.rpc.refusals import LONG_MAX
 from daemon.rpc.servicer import to_yaml
 from daemon.rpc.status import Refusal, grpc_status, plain, refusal_of
@@ -137,7 +137,6 @@ class GateTest(SynchronousTestCase):
             (AgentStopError("m"), (Code.INTERNAL, "D3002", 0)),
             (StorageError("m"), (Code.INTERNAL, "D1004", 0)),
             (ConfigLoadError("m"), (Code.FAILED_PRECONDITION, "D1001", 0)),
-            (NotOffered("m"), (Code.UNIMPLEMENTED, "NOT_OFFERED", 0)),
             (BridgeStopped(), (Code.UNAVAILABLE, "STOPPING", 0)),
             (BridgeTimeout(), (Code.UNAVAILABLE, "LATE", 5)),
             (CallerGone(), (Code.CANCELLED, "GONE", 0)),

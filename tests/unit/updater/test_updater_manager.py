@@ -27,9 +27,8 @@ from daemon.model.update import UpdateRequest, UpdateState, UpdateStep
 from daemon.updater.manager import UpdateManager, Verdict
 from daemon.updater.policy import Course, Outcome, course
 from daemon.updater.record import ATTEMPTS_MAX, UpdateRecord
-from daemon.updater.requests import check_request
 from daemon.updater.update import BROKEN_ALERT
-from tests.fakes.updates import FakeIntake, FakeTarget, UpdateRoom
+from tests.fakes.updates import FakeIntake, FakeTarget, FakeTargets, UpdateRoom
 
 
 def request(version: str = "1.1.0", component: str = "web", **changes: Any) -> UpdateRequest:
@@ -48,15 +47,13 @@ class UpdateCase(SynchronousTestCase):
         self.addCleanup(faults.arm, {})
         self.web, self.db, self.own = FakeTarget("web"), FakeTarget("db"), FakeTarget("daemon")
         self.intake = FakeIntake()
-        self.verdict = Verdict()
+        self.targets = FakeTargets(self.web, self.db, daemon=self.own)
         self.room, self.manager = self.boot()
 
     def boot(self) -> tuple[UpdateRoom, UpdateManager]:
         """A daemon on the same disk and the same targets."""
         room = UpdateRoom(self.folder, self.intake)
-        manager = UpdateManager(
-            room.tools, lambda: (self.web, self.db), self.own, lambda update_id: self.verdict
-        )
+        manager = UpdateManager(room.tools, self.targets)
         manager.recall()
         manager.startService()
         self.room, self.manager = room, manager
@@ -69,15 +66,15 @@ class UpdateCase(SynchronousTestCase):
             where.failing.clear()
         self.boot()
 
-    def submit(self, *args: Any, trusted: bool = True, **changes: Any) -> str:
+    def submit(self, *args: Any, **changes: Any) -> str:
         asking = Deferred.fromCoroutine(
-            self.manager.submit(request(*args, **changes), peer="root", trusted=trusted)
+            self.manager.submit(request(*args, **changes), peer="root")
         )
         return str(self.successResultOf(asking))
 
-    def refused(self, *args: Any, trusted: bool = True, **changes: Any) -> RequestError:
+    def refused(self, *args: Any, **changes: Any) -> RequestError:
         asking = Deferred.fromCoroutine(
-            self.manager.submit(request(*args, **changes), peer="root", trusted=trusted)
+            self.manager.submit(request(*args, **changes), peer="root")
         )
         error = self.failureResultOf(asking, RequestError).value
         assert isinstance(error, RequestError)
@@ -225,7 +222,7 @@ class RequestsTest(UpdateCase):
     def test_two_requests_in_one_turn_do_not_both_pass(self) -> None:
         self.intake.held["download"] = Deferred()
         self.room.threads.hang("updates")
-        both = [Deferred.fromCoroutine(self.manager.submit(request(v), peer="a", trusted=True)) for v in ("1.1.0", "1.2.0")]
+        both = [Deferred.fromCoroutine(self.manager.submit(request(v), peer="a")) for v in ("1.1.0", "1.2.0")]
         self.room.threads.release("updates")
         self.successResultOf(both[0])
         self.failureResultOf(both[1], RequestError)
@@ -235,7 +232,7 @@ class RequestsTest(UpdateCase):
         self.assertEqual(self.own.version, "1.1.0")
         self.assertEqual(self.refused(component="agent").fault, RequestFault.INVALID)
         self.assertEqual(self.refused(component="nobody").fault, RequestFault.UNKNOWN)
-        self.manager._targets = lambda: (self.web,)
+        self.targets.all = [self.web]
         view = self.over(self.submit(component="agent"), UpdateState.SUCCEEDED)
         self.assertEqual((view.component, self.web.version), ("agent", "1.1.0"))
 
@@ -251,19 +248,16 @@ class RequestsTest(UpdateCase):
 
     def test_a_disk_that_refuses_accepts_nothing(self) -> None:
         faults.arm({faults.VARIABLE: "update.journal.source:1:enospc"})
-        asking = Deferred.fromCoroutine(self.manager.submit(request(), peer="a", trusted=True))
+        asking = Deferred.fromCoroutine(self.manager.submit(request(), peer="a"))
         self.failureResultOf(asking, StorageError)
         faults.arm({})
         self.over(self.submit(), UpdateState.SUCCEEDED)
 
-    def test_the_same_bytes_under_another_version_are_a_replay(self) -> None:
+    def test_packages_that_run_are_remembered_also_by_the_next_daemon(self) -> None:
         self.over(self.submit(), UpdateState.SUCCEEDED)
-        self.web.version = "1.0.0"
-        same = request().hash
-        view = self.over(self.submit("9.9.9", hash=same), UpdateState.FAILED)
-        self.assertIn("1.1.0", view.error)
         self.boot()
-        self.over(self.submit("9.9.8", hash=same), UpdateState.FAILED)  # also for the next daemon
+        self.assertEqual(self.room.known.version_of("web", request().hash), "1.1.0")
+        self.assertEqual((self.room.known.newest("web"), self.room.known.newest("db")), ("1.1.0", ""))
 
     def test_history_is_bounded_by_target(self) -> None:
         for number in range(55):
@@ -416,14 +410,14 @@ class NextDaemonTest(UpdateCase):
                 self.room.now += 1
                 update_id = self.submit(component="daemon")
                 reason = "it crashed at its start" if outcome is Outcome.ROLLED_BACK else ""
-                self.verdict = Verdict(outcome=outcome, reason=reason, evidence={"exit_code": 1})
+                self.targets.verdict = Verdict(outcome=outcome, reason=reason, evidence={"exit_code": 1})
                 self.die()
                 view = self.over(update_id, state)
                 self.assertEqual(view.error, reason)
                 self.assertEqual("verify" in self.own.did, outcome is Outcome.PENDING)
                 if reason:
                     self.assertEqual(view.evidence["exit_code"], 1)
-                self.verdict = Verdict()
+                self.targets.verdict = Verdict()
 
     def test_left_overs_of_updates_that_are_over_go_and_foreign_files_stay(self) -> None:
         downloads = self.folder / "downloads"
@@ -460,35 +454,6 @@ class NextDaemonTest(UpdateCase):
 def test_what_the_next_daemon_does(step: UpdateStep, attempts: int, outcome: Outcome, expected: Course) -> None:
     record = UpdateRecord(id="x", target="web", component="web", version="1", step=step, attempts=attempts)
     assert course(record, outcome) is expected
-
-
-@pytest.mark.parametrize(
-    ("changes", "fault", "part"),
-    [
-        ({"component": " "}, RequestFault.INVALID, "component is missing"),
-        ({"version": ""}, RequestFault.INVALID, "version is missing"),
-        ({"version": "1" * 200}, RequestFault.INVALID, "longer than 128"),
-        ({"version": "1\n2"}, RequestFault.INVALID, "not printable"),
-        ({"hash": "ab"}, RequestFault.INVALID, "64 hex digits"),
-        ({"signature": "!!"}, RequestFault.INVALID, "not base64"),
-        ({"download_url": ""}, RequestFault.INVALID, "exactly one"),
-        ({"update_data": b"x"}, RequestFault.INVALID, "exactly one"),
-        ({"download_url": "", "update_data": b"x" * 2000}, RequestFault.TOO_LARGE, "max_inline_size"),
-        ({"download_url": "https://x/" + "y" * 5000}, RequestFault.INVALID, "longer than 4096"),
-    ],
-)
-def test_what_is_wrong_with_a_request(changes: dict[str, Any], fault: RequestFault, part: str) -> None:
-    with pytest.raises(RequestError, match=part) as caught:
-        check_request(request(**changes), UpdateConfig(max_inline_size=1000), trusted=True)
-    assert caught.value.fault is fault
-
-
-def test_inline_packages_come_from_proven_callers_only() -> None:
-    asked = request(download_url="", update_data=b"x")
-    check_request(asked, UpdateConfig(), trusted=True)
-    with pytest.raises(RequestError) as caught:
-        check_request(asked, UpdateConfig(), trusted=False)
-    assert caught.value.fault is RequestFault.FORBIDDEN
 
 
 def test_a_record_round_trips() -> None:

@@ -1,0 +1,93 @@
+"""Makes the updater: what is updated by whom; and what only an update needs is imported when one comes."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from daemon.assembly import Parts
+from daemon.config.schema import UpdateConfig
+from daemon.durable.workdir import WorkDir
+from daemon.updater.intake import Intake
+from daemon.updater.journal import UpdateJournal
+from daemon.updater.known import KnownPackages
+from daemon.updater.manager import UpdateManager, Verdict
+from daemon.updater.staging import Staging
+from daemon.updater.target import UpdateTarget
+from daemon.updater.update import Tools
+
+
+def make_updates(reactor: Any, parts: Parts, daemon_target: UpdateTarget) -> UpdateManager:
+    """The updater; reads and starts nothing yet."""
+
+    def config() -> UpdateConfig:
+        return parts.config.in_force.update
+
+    state = WorkDir(Path(parts.config.in_force.daemon.work_dir)).state / "updates"
+    known = KnownPackages(state / "known.json", parts.threads)
+    made: list[Intake] = []
+
+    def intake() -> Intake:
+        if not made:
+            made.append(_make_intake(reactor, parts, known))
+        return made[0]
+
+    tools = Tools(
+        wall=time.time, threads=parts.threads, journal=UpdateJournal(state),
+        staging=Staging(lambda: Path(config().download_dir)), intake=intake, config=config, events=parts.bus,
+        alerts=parts.alerts, known=known,
+    )
+    return UpdateManager(tools, HostTargets(reactor, parts, daemon_target))
+
+
+def _make_intake(reactor: Any, parts: Parts, known: KnownPackages) -> Intake:
+    from daemon.httpclient.fetching import Fetcher
+    from daemon.updater.download import Downloader
+    from daemon.updater.fetching import PackageIntake
+
+    downloader = Downloader(
+        reactor, Fetcher(reactor, parts.threads, os.environ), parts.threads, boot_id=parts.world.boot_id,
+        random_unit=random.random,
+    )
+    return PackageIntake(
+        parts.threads, downloader, lambda: parts.config.in_force.update, known, time.time
+    )
+
+
+class HostTargets:
+    """The agents of this host and its daemon. Implements :class:`daemon.updater.manager.Targets`."""
+
+    def __init__(self, reactor: Any, parts: Parts, daemon_target: UpdateTarget) -> None:
+        self._reactor = reactor
+        self._parts = parts
+        self._daemon = daemon_target
+        self._made: dict[str, UpdateTarget] = {}
+
+    def agents(self) -> Sequence[str]:
+        """See Targets."""
+        return [agent.agent_id for agent in self._parts.agents.updatable()]
+
+    def agent(self, agent_id: str) -> UpdateTarget | None:
+        """See Targets; one and the same for all updates of the agent."""
+        if agent_id not in self.agents():
+            return None
+        if agent_id not in self._made:
+            from daemon.updater.agent_target import AgentTarget
+
+            self._made[agent_id] = AgentTarget(
+                agent_id, self._parts.agents, config=lambda: self._parts.config.in_force.update,
+                clock=self._reactor, wall=time.time, threads=self._parts.threads,
+            )
+        return self._made[agent_id]
+
+    def daemon(self) -> UpdateTarget:
+        """See Targets."""
+        return self._daemon
+
+    async def outcome(self, update_id: str) -> Verdict:
+        """See Targets."""
+        return Verdict()
