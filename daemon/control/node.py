@@ -10,10 +10,10 @@ from pathlib import Path
 
 from daemon.durable.atomic import read_bounded, write_atomic
 from daemon.errors import StorageError
+from daemon.model.platform import OS, architecture
 
 MACHINE_ID = Path("/etc/machine-id")
 ID_MAX = 256
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +97,7 @@ def node_facts(work_dir: Path, configured_id: str, manager_host: str = "") -> No
         node_id=node_id,
         hostname=socket.gethostname(),
         ip=local_address(manager_host or "192.0.2.1"),
-        os="linux",
-        arch=_ARCHITECTURES.get(platform.machine(), platform.machine()),
+        os=OS,
+        arch=architecture(platform.machine()),
         replaced=replaced,
     )
