@@ -37,10 +37,11 @@ from daemon.model.event import Severity
 from daemon.procfs.table import sweep
 from daemon.uplink import Uplink
 from daemon.web.api import Api
-from daemon.web.exposition import DaemonMetrics, Exposition
+from daemon.web.exposition import DaemonMetrics
 from daemon.web.families import PartsMetrics
 from daemon.web.names import names_of_host
 from daemon.web.peers import group_id
+from daemon.web.scrape import Exposition
 from daemon.web.service import CONNECTIONS_MAX, HttpService
 
 WORK_PATIENCE_S = 30.0  # for work in hand when the daemon stops

@@ -34,6 +34,27 @@ class Asker:
     secure: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """How refusals call the program that answers.
+
+    Attributes:
+        name: such as ``daemon``.
+        realm: of its token.
+        credentials: where the token is, and what serves instead of it.
+    """
+
+    name: str
+    realm: str
+    credentials: str
+
+
+DAEMON = Program(
+    name="daemon", realm="hostdaemon",
+    credentials="with the token in work_dir/api.token, or use the control socket",
+)
+
+
 def host_name(host: str) -> str:
     """The name in a Host header, lower case, port and brackets taken off (RFC 9110, 7.2); empty for none."""
     found = _HOST.fullmatch(host.strip().lower())
@@ -55,14 +76,17 @@ def names_us(host: str, our_names: Collection[str]) -> bool:
     return True
 
 
-def check_access(asker: Asker, *, token: str, our_names: Collection[str], mutates: bool) -> None:
+def check_access(
+    asker: Asker, *, token: str, our_names: Collection[str], mutates: bool, program: Program = DAEMON
+) -> None:
     """Lets a request pass or says why not.
 
     Args:
         asker: the request.
-        token: the bearer token of this daemon.
+        token: the bearer token of this program.
         our_names: names of this host.
         mutates: whether it may change something; the heartbeat route counts as reading.
+        program: how refusals call us.
 
     Raises:
         RequestError: FORBIDDEN (foreign Host or Origin) or UNAUTHORIZED (no valid token).
@@ -72,13 +96,14 @@ def check_access(asker: Asker, *, token: str, our_names: Collection[str], mutate
     if asker.host and not names_us(asker.host, our_names):
         raise RequestError(
             RequestFault.FORBIDDEN,
-            f"Host {asker.host!r} is not a name of this daemon; use its address or localhost",
+            f"Host {asker.host!r} is not a name of this {program.name}; use its address or localhost",
         )
     if asker.origin:
         scheme = "https" if asker.secure else "http"
         if asker.origin.lower() != f"{scheme}://{asker.host.strip().lower()}":
             raise RequestError(
-                RequestFault.FORBIDDEN, f"a page of {asker.origin!r} may not use this daemon from a browser"
+                RequestFault.FORBIDDEN,
+                f"a page of {asker.origin!r} may not use this {program.name} from a browser",
             )
     if not mutates or asker.client_certificate:
         return
@@ -86,7 +111,5 @@ def check_access(asker: Asker, *, token: str, our_names: Collection[str], mutate
     if token and scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode()):
         return
     raise RequestError(
-        RequestFault.UNAUTHORIZED,
-        "this needs 'Authorization: Bearer TOKEN' with the token in work_dir/api.token, "
-        "or use the control socket",
+        RequestFault.UNAUTHORIZED, f"this needs 'Authorization: Bearer TOKEN' {program.credentials}"
     )

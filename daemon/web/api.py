@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from klein import Klein
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
-from twisted.python.failure import Failure
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
-from werkzeug.routing import RequestRedirect
+from twisted.internet.defer import Deferred
 
 from daemon.agents.operations import Verb
 from daemon.aio.reactor import Clock
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.config.redact import effective, plan
-from daemon.control.control import CheckResult, Control, Operated, parse_verb
+from daemon.control.control import Control, Operated, parse_verb
 from daemon.control.records import LINES_DEFAULT, LINES_MAX
-from daemon.errors import DaemonError, RequestError, RequestFault
+from daemon.errors import RequestError, RequestFault
 from daemon.events.stream import EventStream
 from daemon.heartbeat.http_receiver import HTTPHeartbeatReceiver
 from daemon.logs.following import LogFollower
 from daemon.model.event import Event
 from daemon.model.moment import rfc3339
+from daemon.web.answers import JSON, answer_errors, write_health, write_json
 from daemon.web.arguments import argument, flag, has, number, seconds
 from daemon.web.bodies import alert_body
-from daemon.web.exposition import Exposition
 from daemon.web.logs import TEXT, log_text, serve_log
 from daemon.web.points import serve_points
-from daemon.web.problems import PROBLEM_TYPE, Problem, problem, problem_of
 from daemon.web.request import BoundedRequest, header_text
+from daemon.web.scrape import Exposition
 from daemon.web.sse import EVENTS_TYPE, event_body, serve_events
 from daemon.web.updates import read_update, update_body
 
-JSON = b"application/json"
 HEARTBEAT_BODY_MAX = 16 * 1024
 BODY_LANE = "update-request"
 BODY_DEADLINE_S = 30.0
@@ -54,8 +47,6 @@ INDEX = {
     "prometheus": "/metrics",
 }
 
-_encode = msgspec.json.Encoder(enc_hook=str).encode
-
 
 class Api:
     """All routes on one Klein application.
@@ -69,7 +60,7 @@ class Api:
     """
 
     app = Klein()
-    log = Logger()
+    answer_errors(app, program="the daemon", no_route="is not a route of this daemon; / lists some")
 
     def __init__(
         self, clock: Clock, control: Control, heartbeats: HTTPHeartbeatReceiver, exposition: Exposition,
@@ -95,7 +86,7 @@ class Api:
     @app.route("/-/healthy", methods=["GET"])
     def livez(self, request: BoundedRequest) -> bytes:
         """The loop turns: that this is answered says it."""
-        return self._checks(request, (CheckResult(name="loop", error=""),))
+        return write_health(request, (("loop", ""),))
 
     @app.route("/readyz", methods=["GET"])
     @app.route("/health", methods=["GET"])
@@ -103,34 +94,24 @@ class Api:
     @app.route("/-/ready", methods=["GET"])
     def readyz(self, request: BoundedRequest) -> bytes:
         """Configuration loaded, agents adopted, every configured listener up."""
-        return self._checks(request, self._control.readiness())
-
-    def _checks(self, request: BoundedRequest, results: tuple[CheckResult, ...]) -> bytes:
-        failing = [r for r in results if r.error]
-        if failing:
-            request.setResponseCode(503)
-        shown = results if has(request, "verbose") else failing
-        body: dict[str, Any] = {"status": "unavailable" if failing else "ok"}
-        if shown:
-            body["checks"] = [{"name": r.name, "ok": not r.error, "error": r.error or None} for r in shown]
-        return self._json(request, body)
+        return write_health(request, ((check.name, check.error) for check in self._control.readiness()))
 
     # ------------------------------------------------------------------- views
 
     @app.route("/", methods=["GET"])
     def index(self, request: BoundedRequest) -> bytes:
         """Where to look."""
-        return self._json(request, INDEX)
+        return write_json(request, INDEX)
 
     @app.route("/v1/node", methods=["GET"])
     def node(self, request: BoundedRequest) -> bytes:
         """This host and its daemon."""
-        return self._json(request, self._control.node())
+        return write_json(request, self._control.node())
 
     @app.route("/v1/metrics", methods=["GET"])
     def host_metrics(self, request: BoundedRequest) -> bytes:
         """The latest sample of every collector."""
-        return self._json(
+        return write_json(
             request,
             {
                 name: {"name": m.name, "timestamp": rfc3339(m.timestamp), "values": m.values}
@@ -148,12 +129,12 @@ class Api:
     @app.route("/v1/agents", methods=["GET"])
     def agents(self, request: BoundedRequest) -> bytes:
         """Every agent, or those of one ``type``."""
-        return self._json(request, {"agents": self._control.list_agents(argument(request, "type"))})
+        return write_json(request, {"agents": self._control.list_agents(argument(request, "type"))})
 
     @app.route("/v1/agents/<agent_id>", methods=["GET"])
     def agent(self, request: BoundedRequest, agent_id: str) -> bytes:
         """One agent."""
-        return self._json(request, self._control.agent(agent_id))
+        return write_json(request, self._control.agent(agent_id))
 
     # ----------------------------------------------------------------- records
 
@@ -191,12 +172,12 @@ class Api:
     @app.route("/v1/alerts", methods=["GET"])
     def alerts(self, request: BoundedRequest) -> bytes:
         """Alerts that stand, then those that were cleared lately."""
-        return self._json(request, {"alerts": [alert_body(a) for a in self._control.records.alerts()]})
+        return write_json(request, {"alerts": [alert_body(a) for a in self._control.records.alerts()]})
 
     @app.route("/v1/config", methods=["GET"])
     def config(self, request: BoundedRequest) -> bytes:
         """The configuration in force, without its secrets."""
-        return self._json(request, effective(self._control.config.in_force))
+        return write_json(request, effective(self._control.config.in_force))
 
     @app.route("/v1/config/reload", methods=["POST"])
     async def reload(self, request: BoundedRequest) -> bytes:
@@ -204,7 +185,7 @@ class Api:
         self._refuse_when_stopping()
         dry_run = flag(request, "dry_run", False)
         result = await self._control.config.reload(dry_run=dry_run, reason="api", peer=request.peer)
-        return self._json(request, {
+        return write_json(request, {
             "applied": result.applied, "changes": plan(result.changes), "warnings": list(result.warnings),
         })
 
@@ -256,7 +237,7 @@ class Api:
         work = self._control.operate_all(
             parse_verb(verb), graceful=flag(request, "graceful", True), peer=request.peer
         )
-        return work.addCallback(lambda results: self._json(request, {
+        return work.addCallback(lambda results: write_json(request, {
             "results": {
                 name: {"success": r.success, "error": r.error} for name, r in results.items()
             }
@@ -278,7 +259,7 @@ class Api:
             body["message"] = f"{verb.value} goes on; look again"
         if done.warnings:
             body["warnings"] = list(done.warnings)
-        return self._json(request, body)
+        return write_json(request, body)
 
     def _refuse_when_stopping(self) -> None:
         if self._stopping:
@@ -301,7 +282,7 @@ class Api:
                 found = self._control.bus.latest(limit)
             else:
                 found = (await self._control.bus.read_after(last_id, limit)).events
-            return self._json(request, {"events": [event_body(event) for event in found]})
+            return write_json(request, {"events": [event_body(event) for event in found]})
         self._refuse_when_stopping()
         self._refuse_a_crowd()
         stream = EventStream(self._control.bus, last_id)
@@ -338,50 +319,4 @@ class Api:
     @app.route("/heartbeat/stats", methods=["GET"])
     def heartbeat_stats(self, request: BoundedRequest) -> bytes:
         """Counters of ``POST /heartbeat``."""
-        return self._json(request, self._heartbeats.stats())
-
-    # ------------------------------------------------------------------ errors
-
-    @app.handle_errors(RequestError, DaemonError)
-    def known(self, request: BoundedRequest, failure: Failure) -> bytes:
-        """An error of ours: the table says its status."""
-        error: Any = failure.value
-        if isinstance(error, RequestError) and error.retry_after_s is not None:
-            request.setHeader(b"retry-after", b"%d" % error.retry_after_s)
-        return write_problem(request, problem_of(error))
-
-    @app.handle_errors(HTTPException)
-    def no_route(self, request: BoundedRequest, failure: Failure) -> bytes:
-        """No such route, or not with this method."""
-        error: Any = failure.value
-        if isinstance(error, MethodNotAllowed) and error.valid_methods:
-            request.setHeader(b"allow", ", ".join(sorted(error.valid_methods)).encode())
-        detail = f"{request.method.decode('ascii', 'replace')} {request.path.decode('utf-8', 'replace')}"
-        # A doubled slash comes as a redirect; nobody needs that, so it is no route either.
-        status = 404 if isinstance(error, RequestRedirect) else error.code or 400
-        text = "is not a route of this daemon; / lists some" if status == 404 else "is not allowed here"
-        return write_problem(request, problem(status, f"{detail} {text}"))
-
-    @app.handle_errors(CancelledError)
-    def client_left(self, request: BoundedRequest, failure: Failure) -> bytes:
-        """The client has gone; what it asked for goes on."""
-        return b""
-
-    @app.handle_errors(Exception)
-    def fault(self, request: BoundedRequest, failure: Failure) -> bytes:
-        """A fault of ours: logged here, not shown."""
-        self.log.failure("{method} {path}", failure=failure, method=request.method, path=request.path)
-        return write_problem(request, problem(500, "a fault of the daemon; its log says more"))
-
-    def _json(self, request: BoundedRequest, body: object) -> bytes:
-        request.setHeader(b"content-type", JSON)
-        return _encode(body)
-
-
-def write_problem(request: BoundedRequest, body: Problem) -> bytes:
-    """Sets status and type of a problem, returns its body."""
-    request.setResponseCode(body.status)
-    request.setHeader(b"content-type", PROBLEM_TYPE)
-    if body.status == 401:
-        request.setHeader(b"www-authenticate", b'Bearer realm="hostdaemon"')
-    return _encode(body)
+        return write_json(request, self._heartbeats.stats())

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from daemon import __version__
@@ -120,17 +118,3 @@ class DaemonMetrics(Collector):
             success.add_metric((name,), float(stats.success))
             failures.add_metric((name,), stats.failures_total)
         yield from (duration, success, failures)
-
-
-class Exposition:
-    """Encodes the metrics as the scraper likes them: text 0.0.4 or OpenMetrics, by its Accept header."""
-
-    def __init__(self, metrics: DaemonMetrics) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(metrics)
-        ProcessCollector(registry=self._registry)
-
-    def encode(self, accept: str) -> tuple[bytes, str]:
-        """The body and its content type."""
-        encoder, content_type = choose_encoder(accept)
-        return encoder(self._registry), content_type

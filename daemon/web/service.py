@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 
@@ -27,6 +27,7 @@ from daemon.web.api import Api
 from daemon.web.gate import Gate
 from daemon.web.peers import control_peer, may_control
 from daemon.web.site import CountedChannel, QuietSite
+from daemon.web.tcp import cause_of, listen_tcp
 from daemon.web.updates import body_max
 
 CONNECTIONS_MAX = 1024  # per listener; more are closed at once and counted
@@ -110,27 +111,13 @@ class HttpService(Service):
         if not self._port:
             return
         site = self._site(local=False)
-        endpoint: Any
-        if self._tls.cert_file:
-            from daemon.web.tls import tls_endpoint  # pyOpenSSL only where it is configured
-
-            try:
-                endpoint = tls_endpoint(self._reactor, self._host, self._port, self._tls)
-            except ListenError as error:
-                self.tcp_error = error.message
-                raise
-        elif ":" in self._host:
-            endpoint = TCP6ServerEndpoint(self._reactor, self._port, interface=self._host)
-        else:
-            endpoint = TCP4ServerEndpoint(self._reactor, self._port, interface=self._host)
         try:
-            port = await endpoint.listen(site)
-        except CannotListenError as error:
-            self.tcp_error = (
-                f"{self._host}:{self._port} cannot be listened to: {_cause(error)}; "
-                "free the port (ss -ltnp shows who has it) or change daemon.http_port"
+            port = await listen_tcp(
+                self._reactor, self._host, self._port, self._tls, site, key="daemon.http_port"
             )
-            raise ListenError(self.tcp_error) from error
+        except ListenError as error:
+            self.tcp_error = error.message
+            raise
         self._ports.append(port)
         self.tcp_port = port.getHost().port
         self.tcp_error = ""
@@ -151,7 +138,7 @@ class HttpService(Service):
             self.control_error = error.message
             raise ListenError(error.message) from error
         except (CannotListenError, OSError) as error:
-            self.control_error = f"control socket {path} cannot be listened to: {_cause(error)}"
+            self.control_error = f"control socket {path} cannot be listened to: {cause_of(error)}"
             raise ListenError(self.control_error) from error
         self.control_error = ""
 
@@ -284,9 +271,3 @@ class HttpService(Service):
         self._control_inode = None
         self._ports.remove(port)
         await maybeDeferred(port.stopListening)
-
-
-def _cause(error: Exception) -> str:
-    cause = getattr(error, "socketError", error)
-    return getattr(cause, "strerror", None) or str(cause)
-

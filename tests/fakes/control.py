@@ -32,9 +32,10 @@ from daemon.resources.history import History
 from daemon.resources.monitor import ResourceMonitor
 from daemon.updater.manager import UpdateManager
 from daemon.web.api import Api
-from daemon.web.exposition import DaemonMetrics, Exposition
+from daemon.web.exposition import DaemonMetrics
 from daemon.web.gate import Gate
 from daemon.web.names import names_of_host
+from daemon.web.scrape import Exposition
 from daemon.web.site import CountedChannel, QuietSite
 from daemon.web.updates import body_max
 from tests.fakes.lab import Lab

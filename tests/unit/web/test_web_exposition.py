@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from daemon import __version__
 from daemon.errors import CollectError
 from daemon.model.heartbeat import Heartbeat
-from daemon.web.exposition import DaemonMetrics, Exposition
+from daemon.web.exposition import DaemonMetrics
+from daemon.web.scrape import Exposition
 from tests.fakes.control import FakeCollector, RigCase
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
