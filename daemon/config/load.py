@@ -13,20 +13,17 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from daemon.config.document import Document
 from daemon.config.fault import Fault, FaultSink, Position, nearest
 from daemon.config.legacy import LEGACY_PATH, both_forms
 from daemon.config.read import Reader
 from daemon.config.resolve import resolve
 from daemon.config.rules import check
 from daemon.config.schema import Config
-from daemon.config.tree import Node, Scalar, YamlError, parse
-from daemon.errors import ConfigLoadError, ConfigValidateError
+from daemon.config.source import parse_source, read_source, refuse_faults
 
 DEFAULT_PATH = Path("/etc/hostdaemon/daemon.yaml")
-MAX_FILE_BYTES = 4 * 2**20
-"""A thousand agents with every key written need 2 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,25 +66,19 @@ def load(
         ConfigValidateError: it was read; ``details["faults"]`` is a tuple of :class:`Fault`.
     """
     path = Path(os.path.normpath(path.absolute()))
-    raw, mode = _read(path)
-    root = _parse(path, raw)
+    raw, mode = read_source(path)
+    root = parse_source(path, raw)
     sink = FaultSink(str(path))
     superseded = root is not None and both_forms(root)
-    data: dict[str, Any] = {}
-    if root is None or (isinstance(root, Scalar) and root.tag == "null"):
-        message = "the file says nothing, or was not written to its end; write at least daemon: {}"
-        sink.add((1, 1), "", message)
-    else:
-        data = Reader(sink, path.parent, {LEGACY_PATH} if superseded else ()).document(root)
+    reader = Reader(sink, path.parent, Document, {LEGACY_PATH} if superseded else ())
+    data = reader.document(root, least="daemon: {}")
     resolved = resolve(data, interpreter=interpreter, search_path=environ.get("PATH", os.defpath))
     check(sink, data, resolved)
     if superseded:
         sink.warn(LEGACY_PATH, "both agent and agents are written; agents wins, and this section is ignored")
     if mode & stat.S_IWOTH:
         sink.warn("", "anybody may write this file, and with it run commands as the daemon; chmod o-w")
-    faults = sink.faults()
-    if faults:
-        raise _refusal(path, faults)
+    refuse_faults(path, sink)
     return LoadedConfig(
         config=resolved.config,
         warnings=sink.warnings(),
@@ -96,50 +87,3 @@ def load(
         positions=sink.positions,
         agent_paths={a.id: at for a, at in zip(resolved.config.agents, resolved.paths, strict=True)},
     )
-
-
-def _read(path: Path) -> tuple[bytes, int]:
-    """The bytes of the file and its mode."""
-    try:
-        # O_NONBLOCK: a FIFO at this path must be refused, not waited for.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            mode = os.fstat(fd).st_mode
-            if not stat.S_ISREG(mode):
-                message = f"{path} is not a regular file; name the configuration file"
-                raise ConfigLoadError(message, file=str(path))
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as e:  # ValueError: a NUL in the path
-        reason = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
-        message = f"{path} cannot be read: {reason}; check the path and the permissions"
-        raise ConfigLoadError(message, file=str(path)) from e
-    if len(raw) > MAX_FILE_BYTES:
-        limit = MAX_FILE_BYTES // 2**20
-        raise ConfigLoadError(f"{path} is larger than {limit} MiB; that is no configuration", file=str(path))
-    return raw, mode
-
-
-def _parse(path: Path, raw: bytes) -> Node | None:
-    try:
-        return parse(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as e:
-        before = raw[: e.start]
-        position = (before.count(b"\n") + 1, len(before) - before.rfind(b"\n"))
-        message = f"byte 0x{raw[e.start]:02x} is not UTF-8; save the file as UTF-8"
-        raise _syntax(path, position, message) from e
-    except YamlError as e:
-        raise _syntax(path, e.position, e.message) from e
-
-
-def _syntax(path: Path, position: Position, message: str) -> ConfigLoadError:
-    fault = Fault(file=str(path), line=position[0], column=position[1], path="", message=message)
-    return ConfigLoadError(str(fault), file=str(path), line=position[0], column=position[1], faults=(fault,))
-
-
-def _refusal(path: Path, faults: tuple[Fault, ...]) -> ConfigValidateError:
-    first = str(faults[0])
-    if len(faults) == 1:
-        message = first
-    else:
-        message = f"{len(faults)} faults in {path}; the first: {first} (--check lists them all)"
-    return ConfigValidateError(message, file=str(path), faults=faults)

@@ -17,7 +17,6 @@ from typing import Any
 
 import msgspec
 
-from daemon.config.document import Document
 from daemon.config.fault import FaultSink
 from daemon.config.keys import Field, Kind, written_fields
 from daemon.config.scalars import has_bad_characters, read_any, read_scalar, shown, trap
@@ -53,17 +52,25 @@ class Reader:
     Args:
         sink: takes the faults, and the position of every key read.
         base: the directory relative paths are relative to; absolute.
+        schema: what the file may say.
         ignored: sections that are passed over unread.
     """
 
-    def __init__(self, sink: FaultSink, base: Path, ignored: Collection[str] = ()) -> None:
+    def __init__(
+        self, sink: FaultSink, base: Path, schema: type[msgspec.Struct], ignored: Collection[str] = ()
+    ) -> None:
         self._sink = sink
+        self._schema = schema
         self._ignored = ignored
         self._base = base
 
-    def document(self, root: Node) -> dict[str, Any]:
-        """What the file says, section by section."""
-        return self._section(root, Document, "")
+    def document(self, root: Node | None, least: str) -> dict[str, Any]:
+        """What the file says, section by section; ``least`` is what an empty one is told to say."""
+        if root is None or (isinstance(root, Scalar) and root.tag == "null"):
+            message = f"the file says nothing, or was not written to its end; write at least {least}"
+            self._sink.add((1, 1), "", message)
+            return {}
+        return self._section(root, self._schema, "")
 
     def _section(self, node: Node, struct: type[msgspec.Struct], path: str) -> dict[str, Any]:
         if not isinstance(node, Mapping):
@@ -75,7 +82,7 @@ class Reader:
         for name, key, value in self._entries(node, path):
             field = fields.get(name)
             if field is None:
-                message = "unknown key" if self._sink.full else _unknown(key, name, path, struct)
+                message = "unknown key" if self._sink.full else self._unknown(key, name, path, struct)
                 self._sink.add(key.position, join(path, name), message)
                 continue
             named.add(name)
@@ -239,25 +246,24 @@ class Reader:
         self._sink.add(node.position, path, f"must be {wanted}, not {got}")
         return _MISSING
 
+    def _unknown(self, key: Scalar, name: str, path: str, struct: type[msgspec.Struct]) -> str:
+        """Why a key is refused, with the nearest key there is."""
+        if key.tag not in ("str", "value"):
+            return f"unknown key; {trap(key)}"
+        names = list(written_fields(struct))
+        import difflib  # only a file with a fault needs it
 
-def _unknown(key: Scalar, name: str, path: str, struct: type[msgspec.Struct]) -> str:
-    """Why a key is refused, with the nearest key there is."""
-    if key.tag not in ("str", "value"):
-        return f"unknown key; {trap(key)}"
-    names = list(written_fields(struct))
-    import difflib  # only a file with a fault needs it
-
-    near = difflib.get_close_matches(name.lower().replace("-", "_")[:64], names, n=1, cutoff=0.6)
-    if near:
-        return f"unknown key; did you mean {near[0]}?"
-    homes = [home for home in _homes().get(name, ()) if home != path]
-    if homes:
-        return f"unknown key here; it belongs in {homes[0]}"
-    return "unknown key; known here: " + ", ".join(names)
+        near = difflib.get_close_matches(name.lower().replace("-", "_")[:64], names, n=1, cutoff=0.6)
+        if near:
+            return f"unknown key; did you mean {near[0]}?"
+        homes = [home for home in _homes(self._schema).get(name, ()) if home != path]
+        if homes:
+            return f"unknown key here; it belongs in {homes[0]}"
+        return "unknown key; known here: " + ", ".join(names)
 
 
 @cache
-def _homes() -> dict[str, list[str]]:
+def _homes(schema: type[msgspec.Struct]) -> dict[str, list[str]]:
     """The sections each key of the schema is at home in, by key."""
     homes: dict[str, list[str]] = {}
 
@@ -267,5 +273,5 @@ def _homes() -> dict[str, list[str]]:
             if field.struct is not None:
                 visit(field.struct, join(path, field.name) + ("[]" if field.kind is Kind.SECTIONS else ""))
 
-    visit(Document, "")
+    visit(schema, "")
     return homes

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.config.load import MAX_FILE_BYTES
+from daemon.config.source import MAX_FILE_BYTES
 from daemon.durable.atomic import write_atomic
 
 LANE = "config"

@@ -1,30 +1,24 @@
 """manager.yaml to a :class:`ManagerConfig`, or to every fault of it at once.
 
-The tree, the scalars and the faults are those of :mod:`daemon.config`, so that both files are written and
-refused in the same words.
+The file is read by :mod:`daemon.config`, so that both programs' files are written and refused in the same
+words; what the keys mean together is said here.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from daemon.config.fault import Fault, FaultSink
-from daemon.config.keys import Field, Kind, written_fields
+from daemon.config.read import Reader
 from daemon.config.rules import is_loopback
-from daemon.config.scalars import read_scalar, shown
-from daemon.config.tree import Mapping, Node, Scalar, Sequence, YamlError, parse
-from daemon.errors import ConfigLoadError, ConfigValidateError
+from daemon.config.source import parse_source, read_source, refuse_faults
 from daemon.manager.config import Document, ManagerConfig
 
 DEFAULT_PATH = Path("/etc/hostdaemon/manager.yaml")
-MAX_FILE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,18 +39,11 @@ def load(path: Path) -> LoadedConfig:
     """
     path = Path(os.path.normpath(path.absolute()))
     sink = FaultSink(str(path))
-    root = _parse(path, _read(path))
-    data: dict[str, Any] = {}
-    if root is None or (isinstance(root, Scalar) and root.tag == "null"):
-        sink.add((1, 1), "", "the file says nothing; write at least manager: {}")
-    else:
-        data = _Reader(sink, path.parent).section(root, Document, "")
+    root = parse_source(path, read_source(path)[0])
+    data = Reader(sink, path.parent, Document).document(root, least="manager: {}")
     config = msgspec.convert(data, Document).manager
     check(sink, config)
-    faults = sink.faults()
-    if faults:
-        more = f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""
-        raise ConfigValidateError(f"{faults[0]}{more}", file=str(path), faults=faults)
+    refuse_faults(path, sink)
     return LoadedConfig(config=config, path=path, warnings=sink.warnings())
 
 
@@ -131,86 +118,3 @@ def _http(sink: FaultSink, config: ManagerConfig) -> None:
             " on 127.0.0.1 (http_insecure: true permits it as it is)",
             about=("manager.http_port", "manager.http_insecure", *files),
         )
-
-
-class _Reader:
-    """The tree against the sections: plain data as written, without what is faulty."""
-
-    def __init__(self, sink: FaultSink, base: Path) -> None:
-        self._sink = sink
-        self._base = base
-
-    def section(self, node: Node, struct: type[msgspec.Struct], path: str) -> dict[str, Any]:
-        """The keys of one section."""
-        if isinstance(node, Scalar) and node.tag == "null":
-            return {}  # every key of it commented out
-        if not isinstance(node, Mapping):
-            self._sink.add(node.position, path, "must be a mapping of keys")
-            return {}
-        fields = written_fields(struct)
-        found: dict[str, Any] = {}
-        lines: dict[str, int] = {}
-        for key, value in (*node.entries, *node.merged):
-            name = key.text if isinstance(key, Scalar) else ""
-            at = f"{path}.{name[:64]}" if path else name[:64]
-            if name in lines:
-                self._sink.add(key.position, at, f"is written twice; the first one is in line {lines[name]}")
-            elif name not in fields:
-                self._sink.add(key.position, at, _unknown(name, list(fields)))
-            else:
-                self._sink.positions[at] = value.position
-                try:
-                    found[name] = self._value(value, fields[name], at)
-                except ValueError as error:
-                    self._sink.add(value.position, at, str(error))
-            lines.setdefault(name, key.position[0])
-        return found
-
-    def _value(self, node: Node, field: Field, path: str) -> Any:
-        if field.kind is Kind.SECTION:
-            assert field.struct is not None
-            return self.section(node, field.struct, path)
-        if field.kind is Kind.LIST:
-            if not isinstance(node, Sequence):
-                raise ValueError("must be a list, such as [one, two]")
-            return [self._scalar(item, field, field.item) for item in node.items]
-        return self._scalar(node, field, field.kind)
-
-    def _scalar(self, node: Node, field: Field, kind: Kind) -> Any:
-        if not isinstance(node, Scalar):
-            raise ValueError("must be a single value")
-        value = read_scalar(node, field, kind)
-        if kind is Kind.PATH and value:
-            return os.path.normpath(self._base / value)
-        return value
-
-
-def _unknown(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name.lower().replace("-", "_")[:64], names, n=1, cutoff=0.6)
-    return f"unknown key; did you mean {near[0]}?" if near else f"unknown key; known here: {', '.join(names)}"
-
-
-def _read(path: Path) -> bytes:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO is refused, not waited for
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise ConfigLoadError(f"{path} is not a regular file; name the configuration file")
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ConfigLoadError(f"{path} cannot be read: {reason}; check the path and its rights") from error
-    if len(raw) > MAX_FILE_BYTES:
-        raise ConfigLoadError(f"{path} is larger than {MAX_FILE_BYTES} bytes; that is no configuration")
-    return raw
-
-
-def _parse(path: Path, raw: bytes) -> Node | None:
-    try:
-        return parse(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ConfigLoadError(f"{path}:{line}: this is not UTF-8; save the file as UTF-8") from error
-    except YamlError as error:
-        line, column = error.position
-        raise ConfigLoadError(f"{path}:{line}:{column}: {shown(error.message)[1:-1]}") from error

@@ -66,7 +66,9 @@ def answer_errors(app: Klein, *, program: str, no_route: str) -> None:
         no_route: what is said of a path that is none.
     """
 
-    @app.handle_errors(RequestError, DaemonError)
+    handle: Any = app.handle_errors  # typed for methods alone: it wants a parameter named self
+
+    @handle(RequestError, DaemonError)
     def known(_api: object, request: BoundedRequest, failure: Failure) -> bytes:
         """An error of ours: the table says its status."""
         error: Any = failure.value
@@ -74,7 +76,7 @@ def answer_errors(app: Klein, *, program: str, no_route: str) -> None:
             request.setHeader(b"retry-after", b"%d" % error.retry_after_s)
         return write_problem(request, problem_of(error))
 
-    @app.handle_errors(HTTPException)
+    @handle(HTTPException)
     def refused(_api: object, request: BoundedRequest, failure: Failure) -> bytes:
         """No such route, or not with this method."""
         error: Any = failure.value
@@ -87,12 +89,12 @@ def answer_errors(app: Klein, *, program: str, no_route: str) -> None:
             request, problem(status, f"{what} {no_route if status == 404 else 'is not allowed here'}")
         )
 
-    @app.handle_errors(CancelledError)
+    @handle(CancelledError)
     def client_left(_api: object, _request: BoundedRequest, _failure: Failure) -> bytes:
         """The client has gone; what it asked for goes on."""
         return b""
 
-    @app.handle_errors(Exception)
+    @handle(Exception)
     def fault(_api: object, request: BoundedRequest, failure: Failure) -> bytes:
         """A fault of ours: logged here, not shown."""
         log.failure("{method} {path}", failure=failure, method=request.method, path=request.path)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from daemon.config.fault import MAX_FAULTS, Fault, FaultSink, parent
-from daemon.config.load import MAX_FILE_BYTES, load
+from daemon.config.load import load
 from daemon.config.schema import Config
+from daemon.config.source import MAX_FILE_BYTES
 from daemon.errors import ConfigLoadError, ConfigValidateError
 
 ONE = "agents: [{id: a, type: custom, binary_path: /bin/a}]\n"

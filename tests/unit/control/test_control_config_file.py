@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon import faults
-from daemon.config.load import MAX_FILE_BYTES
+from daemon.config.source import MAX_FILE_BYTES
 from daemon.control.config_file import keep_copy, look_at, places_of
 from daemon.errors import StorageError
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.config.source import MAX_FILE_BYTES
 from daemon.errors import ConfigLoadError, ConfigValidateError
 from daemon.manager.config import ManagerConfig
 from daemon.manager.load import load
@@ -91,7 +92,7 @@ def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
         ("grpc: {allowed_clients: a}", "manager.grpc.allowed_clients: must be a list"),
         ("work_dir: {a: 1}", "manager.work_dir: must be a single value"),
         ("work_dir: /a, work_dir: /b", "manager.work_dir: is written twice"),
-        ("[a]: 1", "manager.: unknown key"),
+        ("[a]: 1", "manager: a key must be a word, not a list"),
         ("http_insecure: 1", "manager.http_insecure: "),
     ],
 )
@@ -117,7 +118,7 @@ def test_what_is_no_yaml_is_d1001_with_its_place(tmp_path: Path, text: str) -> N
         config_of(tmp_path, text)
 
 
-@pytest.mark.parametrize("data", [b"manager: \xff", b"# " + b"x" * 1024 * 1024])
+@pytest.mark.parametrize("data", [b"manager: \xff", b"#" * (MAX_FILE_BYTES + 1)])
 def test_what_is_no_configuration_is_d1001(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "manager.yaml"
     path.write_bytes(data)
@@ -126,7 +127,9 @@ def test_what_is_no_configuration_is_d1001(tmp_path: Path, data: bytes) -> None:
 
 
 def test_an_empty_file_and_other_documents_are_refused(tmp_path: Path) -> None:
-    assert faults_of(tmp_path, "") == [": the file says nothing; write at least manager: {}"]
+    assert faults_of(tmp_path, "") == [
+        ": the file says nothing, or was not written to its end; write at least manager: {}"
+    ]
     assert faults_of(tmp_path, "daemon: {}") == ["daemon: unknown key; known here: manager"]
 
 
