@@ -66,9 +66,6 @@ def answer_errors(app: Klein, *, program: str, no_route: str) -> None:
         no_route: what is said of a path that is none.
     """
 
-    handle: Any = app.handle_errors  # typed for methods alone: it wants a parameter named self
-
-    @handle(RequestError, DaemonError)
     def known(_api: object, request: BoundedRequest, failure: Failure) -> bytes:
         """An error of ours: the table says its status."""
         error: Any = failure.value
@@ -76,7 +73,6 @@ def answer_errors(app: Klein, *, program: str, no_route: str) -> None:
             request.setHeader(b"retry-after", b"%d" % error.retry_after_s)
         return write_problem(request, problem_of(error))
 
-    @handle(HTTPException)
     def refused(_api: object, request: BoundedRequest, failure: Failure) -> bytes:
         """No such route, or not with this method."""
         error: Any = failure.value
@@ -89,13 +85,18 @@ def answer_errors(app: Klein, *, program: str, no_route: str) -> None:
             request, problem(status, f"{what} {no_route if status == 404 else 'is not allowed here'}")
         )
 
-    @handle(CancelledError)
     def client_left(_api: object, _request: BoundedRequest, _failure: Failure) -> bytes:
         """The client has gone; what it asked for goes on."""
         return b""
 
-    @handle(Exception)
     def fault(_api: object, request: BoundedRequest, failure: Failure) -> bytes:
         """A fault of ours: logged here, not shown."""
         log.failure("{method} {path}", failure=failure, method=request.method, path=request.path)
         return write_problem(request, problem(500, f"a fault of {program}; its log says more"))
+
+    handlers: tuple[tuple[tuple[type[Exception], ...], Any], ...] = (  # the first that fits answers
+        ((RequestError, DaemonError), known), ((HTTPException,), refused),
+        ((CancelledError,), client_left), ((Exception,), fault),
+    )
+    for kinds, answer in handlers:
+        app.handle_errors(*kinds)(answer)
