@@ -15,13 +15,15 @@ from daemon.aio.reactor import ThreadReactor
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.config.rules import is_loopback
 from daemon.config.schema import MAX_PORT
-from daemon.errors import ManagerConnectError, RequestError, RequestFault
+from daemon.errors import ErrorCode, ManagerConnectError, RequestError, RequestFault
+from daemon.manager.causes import connect_cause
 from daemon.manager.config import ManagerConfig
 from daemon.manager.model import CommandState, NodeRow
 from daemon.rpc.calls import unary
 from daemon.rpc.listen import server_address
 from daemon.rpc.pb import daemon_pb2 as pb
 from daemon.rpc.pb.daemon_pb2_grpc import DaemonServiceStub
+from daemon.rpc.servicer import IN_PROGRESS
 from daemon.rpc.status import DOMAIN, plain
 from daemon.rpc.tls import client_credentials, load_identity
 
@@ -31,7 +33,7 @@ OPERATE_S = 110.0  # a daemon answers after 95 s at the latest
 FILES_S = 10.0
 MESSAGE_MAX = 1000
 LANE = "daemon-tls"
-IN_PROGRESS = "in progress"
+_CONNECT = ErrorCode.MANAGER_CONNECT.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,20 +133,21 @@ class Daemons:
             channel = await self._channel(target)
         except ManagerConnectError as error:
             return _failed("FAILED_PRECONDITION", error.message, error.code.value)
+        request = pb.AgentOperationRequest(agent_id=agent_id, operation=operation)
+        asked = False
         try:
             stub = DaemonServiceStub(channel)
-            try:
-                found = await self._who_is_there(stub)
-                if found and found != target.node_id:
-                    return _failed(
-                        "FAILED_PRECONDITION",
-                        f"{target} is node {plain(found, 64)!r} now, so nothing was done; the node must "
-                        "register with its new address",
-                    )
-                request = pb.AgentOperationRequest(agent_id=agent_id, operation=operation)
-                response = await unary(self._reactor, stub.OperateAgent, request, OPERATE_S)
-            except grpc.RpcError as error:
-                return _refused(error, target)
+            found = await self._who_is_there(stub)
+            if found and found != target.node_id:
+                return _failed(
+                    "FAILED_PRECONDITION",
+                    f"{target} is node {plain(found, 64)!r} now, so nothing was done; the node must "
+                    "register with its new address",
+                )
+            asked = True
+            response = await unary(self._reactor, stub.OperateAgent, request, OPERATE_S)
+        except grpc.RpcError as error:
+            return self._refused(error, target, asked=asked)
         finally:
             channel.close()
         if not response.success:
@@ -181,23 +184,48 @@ class Daemons:
         return grpc.secure_channel(str(target), client_credentials(pem), options=options)
 
 
+    def _refused(self, error: Any, target: Target, *, asked: bool) -> Answer:
+        """A call that ended with a status; ``asked``: it was the operation, not the question before it."""
+        status, reason = error.code(), _reason(error)
+        said = plain(error.details() or "", MESSAGE_MAX)
+        if status is grpc.StatusCode.UNAVAILABLE and not reason:
+            tls = self._config.client_tls
+            cause = connect_cause(
+                error.details() or "", secure=bool(tls.ca_file), name=target.server_name or target.host,
+                section="manager.daemon_tls" if self._config.daemon_tls.ca_file else "manager.grpc.tls",
+            )
+            left = "what was asked may have happened: look at the agent" if asked else "nothing was done"
+            message, reason = f"no daemon answers at {target}: {cause}; {left}", _CONNECT
+        elif status is grpc.StatusCode.DEADLINE_EXCEEDED and not asked:
+            message = (
+                f"{target} did not answer within {PROBE_S:g} s, so nothing was done; check network, firewall "
+                "and the load of that host"
+            )
+            reason = _CONNECT
+        elif status is grpc.StatusCode.DEADLINE_EXCEEDED:
+            message = (
+                f"the daemon at {target} did not answer within {OPERATE_S:g} s; what was asked may still "
+                "happen: look at the agent before asking again"
+            )
+        elif status in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
+            message = (
+                f"the daemon at {target} does not let the Manager in; write a name of the Manager's "
+                f"certificate into daemon.grpc.allowed_clients on that host; it said: {said}"
+            )
+        elif status is grpc.StatusCode.UNIMPLEMENTED:
+            message = (
+                f"what answers at {target} takes no operations, so nothing was done; see that its label "
+                "grpc_port names the daemon's own port, and update a daemon that is older"
+            )
+        elif status is grpc.StatusCode.UNKNOWN:
+            message = f"the daemon at {target} met a fault of its own; look at its log and at the agent"
+        else:
+            message = said or f"the daemon at {target} refused: {status.name}"
+        return _failed(status.name, message, reason)
+
+
 def _failed(status: str, message: str, code: str = "") -> Answer:
     return Answer(state=CommandState.FAILED, message=message, status=status, code=code)
-
-
-def _refused(error: Any, target: Target) -> Answer:
-    """A call that ended with a status."""
-    status = error.code()
-    said = plain(error.details() or "", MESSAGE_MAX)
-    if status is grpc.StatusCode.UNAVAILABLE and not _reason(error):
-        message = f"no daemon answers at {target}: {said}; look at it, its port and its certificate"
-    elif status is grpc.StatusCode.DEADLINE_EXCEEDED:
-        message = f"the daemon at {target} did not answer in time; what was asked may still happen"
-    elif status in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
-        message = f"the daemon at {target} refuses the Manager: {said}"
-    else:
-        message = said or f"the daemon at {target} refused: {status.name}"
-    return _failed(status.name, message, _reason(error))
 
 
 def _reason(error: Any) -> str:

@@ -25,7 +25,7 @@ class Daemon(DaemonServiceServicer):  # type: ignore[misc]  # generated, without
 
     Attributes:
         node_id: who it says it is; None: it does not tell.
-        outcome: of OperateAgent: an answer, or an error.
+        outcome: of OperateAgent: an answer, or an error; None: it does not offer that.
     """
 
     def __init__(self) -> None:
@@ -42,6 +42,8 @@ class Daemon(DaemonServiceServicer):  # type: ignore[misc]  # generated, without
     def OperateAgent(self, request: Any, context: Any) -> Any:
         self.asked.append((request.agent_id, request.operation))
         self.peers.append(list(context.auth_context().get("x509_common_name", [])))
+        if self.outcome is None:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no")
         if isinstance(self.outcome, Exception):
             context.abort_with_status(grpc_status(refusal_of(self.outcome)))  # type: ignore[arg-type]
         return self.outcome
@@ -102,22 +104,53 @@ class OperateTest(ManagerCase):
         self.daemon.node_id = None  # one that does not tell
         self.assertEqual((await self.post(STOP))[0], 200)
 
+    def told(self, found: tuple[int, Any], *words: str) -> None:
+        """A 502 in words of ours, with the D-code, and none of gRPC's."""
+        status, problem = found
+        self.assertEqual((status, problem["code"]), (502, "D2001"), problem)
+        for each in (f"no daemon answers at 127.0.0.1:{self.port}: ", *words):
+            self.assertIn(each, problem["detail"])
+        for foreign in ("ipv4:", "SSL_ERROR", "last error", "UNAVAILABLE"):
+            self.assertNotIn(foreign, problem["detail"])
+
     async def test_nobody_there_is_502(self) -> None:
         await self.registered()
+        found = await self.post(STOP)
+        self.told(found, "nobody listens there; start the daemon", "label grpc_port", "nothing was done")
+        (command,) = (await self.get("/v1/nodes/n1/commands"))["commands"]
+        self.assertEqual((command["state"], command["code"]), ("failed", "D2001"))
+
+    async def test_a_daemon_that_wants_tls_is_told_apart(self) -> None:
+        self.start_daemon(self.server_credentials(self.pki.server))
+        await self.registered()
+        self.told(await self.post(STOP), "it wants TLS: write manager.grpc.tls")
+
+    async def test_a_daemon_that_does_not_let_us_in_and_one_without_operations(self) -> None:
+        self.start_daemon()
+        await self.registered()
+        self.daemon.outcome = RequestError(RequestFault.FORBIDDEN, "'node-1' is not in the list")
         status, problem = await self.post(STOP)
         self.assertEqual(status, 502)
-        self.assertIn(f"no daemon answers at 127.0.0.1:{self.port}", problem["detail"])
+        self.assertIn("daemon.grpc.allowed_clients on that host; it said: 'node-1' is not", problem["detail"])
+        self.daemon.outcome = None
+        status, problem = await self.post(STOP)
+        self.assertEqual(status, 502)
+        self.assertIn("takes no operations, so nothing was done", problem["detail"])
 
     def server_credentials(self, server: Cert) -> grpc.ServerCredentials:
         return grpc.ssl_server_credentials(
             [(server.key_pem(), server.pem)], self.pki.ca.pem, require_client_auth=True
         )
 
-    async def mutual(self, server: Cert, name: str = "") -> tuple[int, Any]:
+    async def mutual(
+        self, server: Cert, name: str = "", *, credentials: grpc.ServerCredentials | None = None,
+        running: bool = False,
+    ) -> tuple[int, Any]:
         """The operation, with both sides proven; ``name`` is looked for in the daemon's certificate."""
         tls = GrpcTlsConfig(cert_file=self.pki.cert_file, key_file=self.pki.key_file, ca_file=str(self.pki.ca_file))
         self.configure(grpc=GrpcConfig(tls=tls), daemon_tls=DaemonTlsConfig(server_name=name))
-        self.start_daemon(self.server_credentials(server))
+        if not running:
+            self.start_daemon(credentials or self.server_credentials(server))
         await self.serve()
         client = self.client(self.pki.credentials(Cert("host-1", self.pki.ca)))
         await self.call(client.register, labels={"grpc_port": str(self.port)})
@@ -135,14 +168,28 @@ class OperateTest(ManagerCase):
         self.assertEqual(status, 200)
 
     async def test_another_name_is_refused(self) -> None:
-        status, problem = await self.mutual(Cert("x", self.pki.ca, dns=("elsewhere.example.org",)))
-        self.assertEqual((status, self.daemon.asked), (502, []))
-        self.assertIn("no daemon answers", problem["detail"])
+        found = await self.mutual(Cert("x", self.pki.ca, dns=("elsewhere.example.org",)))
+        self.told(found, "does not name 127.0.0.1; write manager.daemon_tls.server_name", "nothing was done")
+        self.assertEqual(self.daemon.asked, [])
 
     async def test_another_authority_is_refused(self) -> None:
         other = Cert("other", ca=True)
-        self.assertEqual((await self.mutual(Cert("x", other, dns=("127.0.0.1",))))[0], 502)
+        found = await self.mutual(Cert("x", other, dns=("127.0.0.1",)))
+        self.told(found, "is not of an authority in manager.grpc.tls.ca_file")
         self.assertEqual(self.daemon.asked, [])
+
+    async def test_a_daemon_that_knows_another_authority_is_told_apart(self) -> None:
+        other = Cert("other", ca=True)
+        credentials = grpc.ssl_server_credentials(
+            [(self.pki.server.key_pem(), self.pki.server.pem)], other.pem, require_client_auth=True
+        )
+        found = await self.mutual(self.pki.server, credentials=credentials)
+        self.told(found, "it does not accept the Manager's certificate", "daemon.grpc.tls.ca_file on that host")
+
+    async def test_a_daemon_in_plain_text_is_told_apart(self) -> None:
+        self.start_daemon()
+        found = await self.mutual(self.pki.server, running=True)
+        self.told(found, "speaks no TLS there; write daemon.grpc.tls on that host")
 
     async def test_files_that_went_away_are_d2001(self) -> None:
         await self.mutual(self.pki.server)
