@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from twisted.enterprise import adbapi
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from daemon.aio.periodic import Periodic, periodic
 from daemon.aio.reactor import Clock
 from daemon.errors import StorageError
 from daemon.manager.migrations import migrate, pending, version_of
@@ -26,9 +27,27 @@ T = TypeVar("T")
 Transaction = Any  # an adbapi.Transaction, or a DB-API cursor in tests
 
 READERS = 2
+MEASURE_EVERY_S = 15.0  # as often as Prometheus looks
 BUSY_S = 10.0  # another process (a backup, sqlite3 at a shell) may hold the file that long
 # WAL: readers never wait for the writer. FULL: what is acknowledged is on the disk, a power failure included.
 PRAGMAS = ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON")
+
+
+def size_of(path: str) -> int:
+    """The file and its journal, in bytes; blocks on the disk.
+
+    Raises:
+        StorageError: D1004; the disk does not tell.
+    """
+    total = 0
+    for each in (Path(path), Path(f"{path}-wal")):
+        try:
+            total += each.stat().st_size
+        except FileNotFoundError:
+            continue  # the journal is not made yet
+        except OSError as error:
+            raise StorageError(f"{each} cannot be looked at: {error.strerror}; look at its disk") from error
+    return total
 
 
 class _DaemonThread(threading.Thread):
@@ -43,26 +62,31 @@ class Database:
     Args:
         reactor: delivers results.
         path: the file; made where it does not exist.
+        measure: its size in bytes; called in a reader's thread.
 
     Attributes:
         transactions_total: transactions that committed.
         failures_total: transactions the database refused.
+        size_bytes: of the file and its journal, as of the last look.
         error: why the last transaction was refused, for readiness; empty while it takes them.
     """
 
     log = Logger()
 
-    def __init__(self, reactor: Any, path: str) -> None:
+    def __init__(self, reactor: Any, path: str, measure: Callable[[str], int] = size_of) -> None:
         self.path = path
         self.transactions_total = 0
         self.failures_total = 0
+        self.size_bytes = 0
         self.error = "not open yet"
+        self._look = measure
         self._clock: Clock = reactor
         self._reactor = reactor
         self._writer: adbapi.ConnectionPool | None = None
         self._readers: adbapi.ConnectionPool | None = None
         self._under_way = 0
         self._drained: Deferred[None] | None = None
+        self._measuring: Periodic | None = None
 
     async def open(self) -> None:
         """Opens the file and brings its schema up to date.
@@ -83,6 +107,10 @@ class Database:
             await self.write(migrate, number, statements)
             self.log.info("the database is at schema {number}", number=number)
         self.error = ""
+        self._measuring = periodic(
+            self._clock, MEASURE_EVERY_S, lambda: Deferred.fromCoroutine(self._measure()),
+            name="database size",
+        )
 
     def _pool(self, size: int) -> adbapi.ConnectionPool:
         pool = adbapi.ConnectionPool(
@@ -142,6 +170,8 @@ class Database:
 
     async def close(self, grace_s: float) -> bool:
         """Waits for what is under way, closes the file; False when something still hangs and was left."""
+        measuring, self._measuring = self._measuring, None
+        measured = measuring.stop() if measuring is not None else succeed(None)
         writer, self._writer = self._writer, None
         readers, self._readers = self._readers, None
         self.error = "closed"
@@ -155,20 +185,18 @@ class Database:
             self._drained = None
             self.log.warn("{path}: a transaction hangs; leaving without it", path=self.path)
             return False
+        await measured
         for pool in (writer, readers):
             if pool is not None:
                 pool.close()
         return True
 
-    def size_bytes(self) -> int:
-        """The file and its journal; 0 where they cannot be seen."""
-        total = 0
-        for path in (Path(self.path), Path(f"{self.path}-wal")):
-            try:
-                total += path.stat().st_size
-            except OSError:
-                continue  # not made yet
-        return total
+    async def _measure(self) -> None:
+        """Looks how large it is, in a reader's thread: a disk that hangs must not hold the reactor."""
+        try:
+            self.size_bytes = await self.read(lambda _tx: self._look(self.path))
+        except StorageError:
+            return  # counted, and named in readiness; the size before is the best there is
 
 
 def _prepare(connection: sqlite3.Connection) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from daemon import __version__
@@ -63,7 +61,7 @@ class ManagerMetrics(Collector):
             ("writes_waiting", "Requests that wait for their transaction.", intake.waiting),
             ("grpc_calls_in_flight", "Calls of daemons in hand.", self._server.in_flight),
             ("commands_under_way", "Operations that have not ended.", self._commands.under_way),
-            ("database_bytes", "Size of the database with its journal.", database.size_bytes()),
+            ("database_bytes", "Size of the database with its journal.", database.size_bytes),
         ):
             yield GaugeMetricFamily(f"hostmanager_{name}", about, value)
         if self._server.certificate_not_after is not None:
@@ -71,17 +69,3 @@ class ManagerMetrics(Collector):
                 "hostmanager_certificate_not_after_seconds", "End of the gRPC certificate, Unix time.",
                 self._server.certificate_not_after,
             )
-
-
-class Exposition:
-    """Encodes the families in the form an Accept header asks for."""
-
-    def __init__(self, metrics: ManagerMetrics) -> None:
-        self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(metrics)
-        ProcessCollector(registry=self._registry)
-
-    def encode(self, accept: str) -> tuple[bytes, str]:
-        """The body and its content type."""
-        encoder, content_type = choose_encoder(accept)
-        return encoder(self._registry), content_type

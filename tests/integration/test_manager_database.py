@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 
 from daemon.errors import RequestError, RequestFault, StorageError
 from daemon.manager import queries, records
-from daemon.manager.database import Database
+from daemon.manager.database import Database, size_of
 from tests.fakes.manager import BEGIN, MemoryDatabase, node
 
 
@@ -83,8 +83,21 @@ class RealTest(DatabaseContract, TestCase):
         again = Database(reactor, str(self.path))
         await again.open()
         self.assertEqual(await again.read(known), ["n1"])
-        self.assertGreater(again.size_bytes(), 0)
-        await again.close(2.0)
+        self.assertTrue(await again.close(2.0))
+
+    async def test_its_size_is_looked_at_beside_the_reactor(self) -> None:
+        looked: list[bool] = []
+
+        def look(path: str) -> int:
+            looked.append(threading.current_thread() is threading.main_thread())
+            return size_of(path)
+
+        database = Database(reactor, str(self.path), measure=look)
+        self.addCleanup(lambda: Deferred.fromCoroutine(database.close(2.0)))
+        await database.open()
+        await database.read(known)
+        self.assertEqual(looked, [False])
+        self.assertGreaterEqual(database.size_bytes, self.path.stat().st_size)
 
     async def test_readers_do_not_wait_for_the_writer(self) -> None:
         inside, go_on = threading.Event(), threading.Event()
