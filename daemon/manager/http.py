@@ -1,28 +1,26 @@
-"""The Manager's HTTP listener, and the gate before its routes."""
+"""The Manager's HTTP listener, and the door before its routes."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
-from twisted.internet.error import CannotListenError
-from twisted.web.resource import IResource, Resource
-from zope.interface import implementer
 
 from daemon.errors import ListenError, RequestError, RequestFault
-from daemon.manager.api import ManagerApi, write_problem
+from daemon.manager.api import ManagerApi
 from daemon.manager.config import ManagerConfig
-from daemon.web.access import SAFE_METHODS, Asker, check_access
-from daemon.web.problems import problem_of
-from daemon.web.request import BODY_MAX, BoundedRequest, header_text
+from daemon.web.access import Program
+from daemon.web.door import Door
+from daemon.web.request import BoundedRequest
 from daemon.web.site import CountedChannel, QuietSite
+from daemon.web.tcp import listen_tcp
 
 CONNECTIONS_MAX = 512
+MANAGER = Program(
+    name="Manager", realm="hostmanager", credentials="with the token in api.token of manager.work_dir"
+)
 _HEADERS = {
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
@@ -31,72 +29,27 @@ _HEADERS = {
 }
 
 
-@implementer(IResource)
-class ManagerGate(Resource):
-    """Checks a request and hands it to the routes: Host and Origin, the token of mutations, the body's size.
+class ManagerGate(Door):
+    """See :class:`daemon.web.door.Door`; browsers are told to trust nothing, and a stop refuses mutations.
 
     Args:
-        inner: the routes.
-        token: the bearer token.
-        our_names: names of this host, for the Host header.
+        inner, token, our_names: as there.
     """
 
-    isLeaf = True
-
     def __init__(self, inner: Any, *, token: str, our_names: Collection[str]) -> None:
-        super().__init__()
-        self._inner = inner
-        self._token = token
-        self._our_names = our_names
+        super().__init__(inner, token=token, our_names=our_names, program=MANAGER)
         self.stopping = False
 
     def render(self, request: BoundedRequest) -> bytes | int:
-        """Refuses, or passes on."""
+        """See Door."""
         for name, value in _HEADERS.items():
             request.setHeader(name, value)
-        asker = self._asker(request)
-        request.peer = asker.peer
-        mutates = asker.method not in SAFE_METHODS
-        try:
-            self._check_text(request)
-            check_access(asker, token=self._token, our_names=self._our_names, mutates=mutates)
-            if request.too_large:
-                raise RequestError(RequestFault.TOO_LARGE, f"the body is over {BODY_MAX} bytes")
-            if self.stopping and mutates:
-                raise RequestError(RequestFault.STOPPING, "the Manager is stopping", retry_after_s=5)
-        except RequestError as error:
-            if error.fault is RequestFault.UNAUTHORIZED:
-                error = RequestError(
-                    error.fault,
-                    "this needs 'Authorization: Bearer TOKEN'; the token is in api.token of manager.work_dir",
-                )
-            return write_problem(request, problem_of(error))
-        result: bytes | int = self._inner.render(request)
-        return result
+        return super().render(request)
 
-    def _asker(self, request: BoundedRequest) -> Asker:
-        transport = request.channel.transport
-        certificate = getattr(transport, "getPeerCertificate", None)
-        return Asker(
-            method=request.method.decode("ascii", "replace"),
-            host=header_text(request, b"host"),
-            origin=header_text(request, b"origin"),
-            authorization=header_text(request, b"authorization"),
-            peer=str(getattr(request.getClientAddress(), "host", "")),
-            client_certificate=certificate is not None and certificate() is not None,
-            secure=bool(request.isSecure()),
-        )
-
-    def _check_text(self, request: BoundedRequest) -> None:
-        """Routes are text: what is none would be answered by Klein itself, not by a problem of ours."""
-        for name, data in (
-            ("method", request.method), ("path", unquote_to_bytes(request.path)),
-            ("Host header", request.getHeader(b"host") or b""),
-        ):
-            try:
-                data.decode("utf-8")
-            except UnicodeDecodeError:
-                raise RequestError(RequestFault.INVALID, f"the {name} is not UTF-8; correct it") from None
+    def admit(self, request: BoundedRequest, *, mutates: bool) -> None:
+        """See Door."""
+        if self.stopping and mutates:
+            raise RequestError(RequestFault.STOPPING, "the Manager is stopping", retry_after_s=5)
 
 
 class ManagerHttp(Service):
@@ -133,29 +86,15 @@ class ManagerHttp(Service):
         Raises:
             ListenError: D1003; the port is taken, or the certificate cannot be used.
         """
-        host, port, tls = self._config.http_host, self._config.http_port, self._config.http_tls
-        if not port:
+        config = self._config
+        if not config.http_port:
             return
-        endpoint: Any
+        site = QuietSite(self._gate, self._channels, self._admit, self._reactor)
         try:
-            if tls.cert_file:
-                from daemon.web.tls import tls_endpoint  # pyOpenSSL only where it is configured
-
-                endpoint = tls_endpoint(self._reactor, host, port, tls)
-            elif ":" in host:
-                endpoint = TCP6ServerEndpoint(self._reactor, port, interface=host)
-            else:
-                endpoint = TCP4ServerEndpoint(self._reactor, port, interface=host)
-            self._listening = await endpoint.listen(
-                QuietSite(self._gate, self._channels, self._admit, self._reactor)
+            self._listening = await listen_tcp(
+                self._reactor, config.http_host, config.http_port, config.http_tls, site,
+                key="manager.http_port",
             )
-        except CannotListenError as error:
-            cause = os.strerror(getattr(error.socketError, "errno", None) or 0)
-            self.error = (
-                f"HTTP: {host}:{port} cannot be listened to: {cause}; free the port (ss -ltnp shows who has"
-                " it) or change manager.http_port"
-            )
-            raise ListenError(self.error) from error
         except ListenError as error:
             self.error = error.message
             raise

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from daemon.errors import RequestError, RequestFault
 from daemon.manager.model import AgentRow, CommandRow, NodeRow
 
+ANSWER_MAX = 8 * 2**20  # characters; ten thousand samples of a hostile node would be a gigabyte
 _NODE = ", ".join(NodeRow._fields)
 _AGENT = ", ".join(AgentRow._fields)
 _COMMAND = ", ".join(CommandRow._fields)
+
+
+Row = TypeVar("Row")
+
+
+class Part(NamedTuple, Generic[Row]):
+    """Rows, and whether there are more behind them."""
+
+    rows: list[Row]
+    more: bool
 
 
 class SampleRow(NamedTuple):
@@ -41,6 +53,25 @@ def nodes(tx: Any) -> list[NodeRow]:
     return [NodeRow(*row) for row in tx.fetchall()]
 
 
+def some_nodes(tx: Any, state: str, after: str, limit: int) -> Part[NodeRow]:
+    """Nodes by host name, those of one state or all, from behind the node ``after``.
+
+    Raises:
+        RequestError: UNKNOWN; there is no node ``after``.
+    """
+    wheres, values = [], []
+    if state:
+        wheres.append("state = ?")
+        values.append(state)
+    if after:
+        hostname = node(tx, after).hostname
+        wheres.append("(hostname > ? OR (hostname = ? AND node_id > ?))")
+        values += [hostname, hostname, after]
+    where = f" WHERE {' AND '.join(wheres)}" if wheres else ""
+    tx.execute(f"SELECT {_NODE} FROM nodes{where} ORDER BY hostname, node_id LIMIT {limit + 1:d}", values)
+    return _part(tx, NodeRow, limit)
+
+
 def node(tx: Any, node_id: str) -> NodeRow:
     """One node.
 
@@ -54,28 +85,39 @@ def node(tx: Any, node_id: str) -> NodeRow:
     return NodeRow(*row)
 
 
-def agents(tx: Any, node_id: str = "") -> list[AgentRow]:
-    """The agents of a node, or of all."""
-    where = " WHERE node_id = ?" if node_id else ""
-    tx.execute(
-        f"SELECT {_AGENT} FROM agents{where} ORDER BY node_id, agent_id", (node_id,) if node_id else ()
-    )
-    return [AgentRow(*row) for row in tx.fetchall()]
-
-
-def agents_of(tx: Any, node_id: str) -> list[AgentRow]:
-    """The agents of a node there is.
+def agents(tx: Any, node_id: str, after: str, limit: int) -> Part[AgentRow]:
+    """Agents of a node by id, from behind the agent ``after``.
 
     Raises:
         RequestError: UNKNOWN.
     """
     node(tx, node_id)
-    return agents(tx, node_id)
+    tx.execute(
+        f"SELECT {_AGENT} FROM agents WHERE node_id = ? AND agent_id > ? ORDER BY agent_id"
+        f" LIMIT {limit + 1:d}",
+        (node_id, after),
+    )
+    return _part(tx, AgentRow, limit)
 
 
-def fleet(tx: Any) -> tuple[list[NodeRow], list[AgentRow]]:
-    """All nodes and agents."""
-    return nodes(tx), agents(tx)
+def agents_of(tx: Any, node_ids: Sequence[str]) -> dict[str, list[AgentRow]]:
+    """The agents of some nodes, by node."""
+    found: dict[str, list[AgentRow]] = {node_id: [] for node_id in node_ids}
+    marks = ", ".join("?" * len(node_ids))
+    tx.execute(f"SELECT {_AGENT} FROM agents WHERE node_id IN ({marks}) ORDER BY agent_id", tuple(node_ids))
+    for row in tx.fetchall():
+        agent = AgentRow(*row)
+        found[agent.node_id].append(agent)
+    return found
+
+
+def agent_words(tx: Any) -> dict[str, str]:
+    """By node, the ids and states of its agents, to look for words in."""
+    found: dict[str, list[str]] = {}
+    tx.execute("SELECT node_id, agent_id, status FROM agents")
+    for node_id, agent_id, status in tx.fetchall():
+        found.setdefault(node_id, []).append(f"{agent_id} {status}")
+    return {node_id: " ".join(words) for node_id, words in found.items()}
 
 
 def agent_counts(tx: Any) -> dict[str, dict[str, int]]:
@@ -87,67 +129,80 @@ def agent_counts(tx: Any) -> dict[str, dict[str, int]]:
     return found
 
 
-def nodes_and_counts(tx: Any) -> tuple[list[NodeRow], dict[str, dict[str, int]]]:
-    """All nodes, and how many agents each has."""
-    return nodes(tx), agent_counts(tx)
-
-
-def node_with_agents(tx: Any, node_id: str) -> tuple[NodeRow, list[AgentRow]]:
-    """A node and its agents.
-
-    Raises:
-        RequestError: UNKNOWN.
-    """
-    return node(tx, node_id), agents(tx, node_id)
+def counts_of(tx: Any, node_id: str) -> dict[str, int]:
+    """By status, how many agents a node has."""
+    tx.execute("SELECT status, COUNT(*) FROM agents WHERE node_id = ? GROUP BY status", (node_id,))
+    return dict(tx.fetchall())
 
 
 def samples(
-    tx: Any, node_id: str, type: str, since: int, until: int, limit: int
-) -> tuple[list[SampleRow], bool]:
-    """Samples of a node from ``since`` to ``until``, both included, oldest first; whether more are left.
+    tx: Any, node_id: str, type: str, since: int, until: int, after: tuple[int, str] | None, limit: int
+) -> Part[SampleRow]:
+    """Samples of a node from ``since`` to ``until``, both included, oldest first, from behind ``after``.
 
     Raises:
         RequestError: UNKNOWN.
     """
     node(tx, node_id)
-    of_type = " AND type = ?" if type else ""
+    wheres, values = ["node_id = ?", "sampled_at >= ?", "sampled_at <= ?"], [node_id, since, until]
+    if type:
+        wheres.append("type = ?")
+        values.append(type)
+    if after is not None:
+        wheres.append("(sampled_at > ? OR (sampled_at = ? AND type > ?))")
+        values += [after[0], *after]
     tx.execute(
-        "SELECT type, sampled_at, received_at, numbers FROM samples WHERE node_id = ?"
-        f" AND sampled_at >= ? AND sampled_at <= ?{of_type} ORDER BY sampled_at, type LIMIT {limit + 1:d}",
-        (node_id, since, until, *((type,) if type else ())),
+        f"SELECT type, sampled_at, received_at, numbers FROM samples WHERE {' AND '.join(wheres)}"
+        f" ORDER BY sampled_at, type LIMIT {limit + 1:d}",
+        values,
     )
-    rows = [SampleRow(*row) for row in tx.fetchall()]
-    return rows[:limit], len(rows) > limit
+    return _part(tx, SampleRow, limit)
 
 
-def events(tx: Any, node_id: str, since: float, until: float, limit: int) -> list[EventRow]:
-    """Events of a node in that time, newest first.
+def events(
+    tx: Any, node_id: str, since: float, until: float, after: tuple[float, str, str] | None, limit: int
+) -> Part[EventRow]:
+    """Events of a node in that time, newest first, from behind ``after``.
 
     Raises:
         RequestError: UNKNOWN.
     """
     node(tx, node_id)
+    wheres: list[str] = ["node_id = ?", "happened_at >= ?", "happened_at <= ?"]
+    values: list[Any] = [node_id, since, until]
+    if after is not None:
+        at, source, event_id = after
+        wheres.append(
+            "(happened_at < ? OR (happened_at = ? AND (source < ? OR (source = ? AND event_id < ?))))"
+        )
+        values += [at, at, source, source, event_id]
     tx.execute(
-        f"SELECT {', '.join(EventRow._fields)} FROM node_events WHERE node_id = ?"
-        " AND happened_at >= ? AND happened_at <= ?"
-        f" ORDER BY happened_at DESC, event_id DESC LIMIT {limit:d}",
-        (node_id, since, until),
+        f"SELECT {', '.join(EventRow._fields)} FROM node_events WHERE {' AND '.join(wheres)}"
+        f" ORDER BY happened_at DESC, source DESC, event_id DESC LIMIT {limit + 1:d}",
+        values,
     )
-    return [EventRow(*row) for row in tx.fetchall()]
+    return _part(tx, EventRow, limit)
 
 
-def commands(tx: Any, node_id: str, limit: int) -> list[CommandRow]:
-    """Operations on a node, newest first.
+def commands(tx: Any, node_id: str, after: str, limit: int) -> Part[CommandRow]:
+    """Operations on a node, newest first, from behind the operation ``after``.
 
     Raises:
         RequestError: UNKNOWN.
     """
     node(tx, node_id)
+    wheres: list[str] = ["node_id = ?"]
+    values: list[Any] = [node_id]
+    if after:
+        at = command(tx, after).asked_at
+        wheres.append("(asked_at < ? OR (asked_at = ? AND command_id < ?))")
+        values += [at, at, after]
     tx.execute(
-        f"SELECT {_COMMAND} FROM commands WHERE node_id = ? ORDER BY asked_at DESC LIMIT {limit:d}",
-        (node_id,),
+        f"SELECT {_COMMAND} FROM commands WHERE {' AND '.join(wheres)}"
+        f" ORDER BY asked_at DESC, command_id DESC LIMIT {limit + 1:d}",
+        values,
     )
-    return [CommandRow(*row) for row in tx.fetchall()]
+    return _part(tx, CommandRow, limit)
 
 
 def command(tx: Any, command_id: str) -> CommandRow:
@@ -161,3 +216,15 @@ def command(tx: Any, command_id: str) -> CommandRow:
     if row is None:
         raise RequestError(RequestFault.UNKNOWN, f"no command {command_id!r}")
     return CommandRow(*row)
+
+
+def _part(tx: Any, kind: type[Row], limit: int) -> Part[Row]:
+    """The rows of a statement up to the limit, and no more text than fits an answer."""
+    rows: list[Row] = []
+    characters = 0
+    while (found := tx.fetchone()) is not None:
+        characters += sum(len(each) for each in found if isinstance(each, str))
+        if len(rows) == limit or (rows and characters > ANSWER_MAX):
+            return Part(rows, True)
+        rows.append(kind(*found))
+    return Part(rows, False)

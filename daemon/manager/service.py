@@ -27,7 +27,7 @@ from daemon.manager.api import ManagerApi
 from daemon.manager.commands import Commands
 from daemon.manager.daemons import Daemons, target_of
 from daemon.manager.database import Database
-from daemon.manager.exposition import Exposition, ManagerMetrics
+from daemon.manager.exposition import ManagerMetrics
 from daemon.manager.fleet import Fleet
 from daemon.manager.http import ManagerHttp
 from daemon.manager.intake import Intake
@@ -35,6 +35,7 @@ from daemon.manager.load import LoadedConfig
 from daemon.manager.server import ManagerServer
 from daemon.model.event import Severity
 from daemon.web.names import names_of_host
+from daemon.web.scrape import Exposition
 
 WORK_PATIENCE_S = 5.0  # at the stop, for operations and commits in hand
 LEAVE_AFTER_S = 20.0  # beyond that the process leaves with os._exit

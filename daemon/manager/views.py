@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import msgspec
 
@@ -118,14 +117,6 @@ def node_body(
     )
 
 
-def counts(agents: Sequence[AgentRow]) -> dict[str, int]:
-    """How many agents, by status."""
-    found: dict[str, int] = {}
-    for agent in agents:
-        found[agent.status] = found.get(agent.status, 0) + 1
-    return found
-
-
 def agent_body(agent: AgentRow, now: float) -> AgentBody:
     """An agent."""
     return AgentBody(
@@ -163,10 +154,15 @@ def sample_body(sample: SampleRow) -> SampleBody:
     )
 
 
+def sample_place(sample: SampleRow) -> str:
+    """Where a list of samples goes on behind this one."""
+    return f"{sample.sampled_at}/{sample.type}"
+
+
+def event_place(event: EventRow) -> str:
+    """Where a list of events goes on behind this one."""
+    return f"{event.happened_at!r}/{event.source}/{event.event_id}"
+
+
 def _age(at: float, now: float) -> float:
     return round(max(0.0, now - at), 3)  # the clock may have been set back
-
-
-def body(value: Any) -> bytes:
-    """JSON."""
-    return msgspec.json.encode(value)

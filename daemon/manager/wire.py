@@ -60,12 +60,12 @@ class Entries(NamedTuple):
 def read_node(data: bytes) -> Registration:
     """Reads a manager.RegisterNodeRequest."""
     found = _read(manager_pb2.RegisterNodeRequest, data)
-    return _registration(_id(found.node_id, "node_id"), found)
+    return _registration(sound_id(found.node_id, "node_id"), found)
 
 
 def read_beat(data: bytes) -> str:
     """Reads a manager.HeartbeatRequest: the node. Its clock is its own; when it came is ours to say."""
-    return _id(_read(manager_pb2.HeartbeatRequest, data).node_id, "node_id")
+    return sound_id(_read(manager_pb2.HeartbeatRequest, data).node_id, "node_id")
 
 
 def read_metrics(data: bytes) -> Report:
@@ -73,7 +73,7 @@ def read_metrics(data: bytes) -> Report:
     found = _read(manager_pb2.ReportMetricsRequest, data)
     _few(found.metrics, "metrics")
     return Report(
-        _id(found.node_id, "node_id"),
+        sound_id(found.node_id, "node_id"),
         tuple(_sample(each.type, each.timestamp, dict(each.values)) for each in found.metrics),
     )
 
@@ -99,7 +99,7 @@ def old_node_id(node: Registration) -> str:
 
 def read_old_beat(data: bytes) -> str:
     """Reads a proto.HeartbeatRequest: the node."""
-    return _id(_read(daemon_pb2.HeartbeatRequest, data).node_id, "node_id")
+    return sound_id(_read(daemon_pb2.HeartbeatRequest, data).node_id, "node_id")
 
 
 def read_old_metrics(data: bytes) -> Report:
@@ -108,7 +108,7 @@ def read_old_metrics(data: bytes) -> Report:
     A list of ``{"type" or "name", "timestamp", "values"}``, the same by name, or just values by name.
     """
     found = _read(daemon_pb2.MetricsRequest, data)
-    node_id = _id(found.node_id, "node_id")
+    node_id = sound_id(found.node_id, "node_id")
     try:
         content = msgspec.json.decode(found.data)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -165,12 +165,12 @@ def read_states(data: bytes) -> States:
     """Reads a proto.SyncAgentStatesRequest; no states are legal."""
     found = _read(daemon_pb2.SyncAgentStatesRequest, data)
     _few(found.states, "states")
-    return States(_id(found.node_id, "node_id"), tuple(_agent(each) for each in found.states))
+    return States(sound_id(found.node_id, "node_id"), tuple(_agent(each) for each in found.states))
 
 
 def _agent(found: Any) -> AgentReport:
     return AgentReport(
-        agent_id=_id(found.agent_id, "agent_id"),
+        agent_id=sound_id(found.agent_id, "agent_id"),
         type=plain(found.type, SHORT_MAX - 3),
         version=plain(found.version, SHORT_MAX - 3),
         status=plain(found.status, 28),
@@ -204,7 +204,7 @@ def read_entries(data: bytes) -> Entries:
         )
         for each in found.logs
     ]
-    return Entries(_id(found.node_id, "node_id"), tuple(entries), min(found.dropped, 2**53))
+    return Entries(sound_id(found.node_id, "node_id"), tuple(entries), min(found.dropped, 2**53))
 
 
 # --- pieces -------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def _key(text: str, name: str) -> str:
     return text
 
 
-def _id(text: str, name: str) -> str:
+def sound_id(text: str, name: str) -> str:
     """A key that is a part of routes, too.
 
     Raises:

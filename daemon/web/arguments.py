@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote_plus
+
 from daemon.config.units import parse_duration
 from daemon.errors import RequestError, RequestFault
 from daemon.web.request import BoundedRequest
@@ -11,6 +13,22 @@ def has(request: BoundedRequest, name: str) -> bool:
     """Whether the query names it, also without a value (``?verbose``), which ``request.args`` leaves out."""
     query = request.uri.partition(b"?")[2]
     return any(part.partition(b"=")[0] == name.encode() for part in query.split(b"&"))
+
+
+def only(request: BoundedRequest, *known: str) -> None:
+    """Refuses a query that names anything else: a mistyped one would otherwise answer another question.
+
+    Raises:
+        RequestError: INVALID.
+    """
+    query = request.uri.partition(b"?")[2]
+    for part in query.split(b"&"):
+        name = unquote_plus(part.partition(b"=")[0].decode("utf-8", "replace"))
+        if name and name not in known:
+            these = ", ".join(known) if known else "nothing"
+            raise RequestError(
+                RequestFault.INVALID, f"{name[:40]!r} is not asked for here; known in this query: {these}"
+            )
 
 
 def argument(request: BoundedRequest, name: str) -> str:

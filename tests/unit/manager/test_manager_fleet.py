@@ -25,7 +25,7 @@ class FleetTest(ManagerCase):
         return str(self.rig.database._run(queries.node, node_id).state)
 
     def events(self, node_id: str = "n1") -> list[str]:
-        found = self.rig.database._run(queries.events, node_id, 0.0, 1e12, 100)
+        found = self.rig.database._run(queries.events, node_id, 0.0, 1e12, None, 100).rows
         return [each.type for each in reversed(found)]
 
     def start(self) -> None:
@@ -185,7 +185,7 @@ class FleetTest(ManagerCase):
         self.assertEqual(self.do(self.rig.report(S1._replace(values="{}"), S1._replace(at=S1.at + 60))), 1)
         self.assertEqual(self.do(self.rig.report(S1, node_id="n2")), 0)
         self.assertEqual((self.rig.fleet.samples_total, self.rig.fleet.repeats_total), (4, 1))
-        found, more = self.rig.database._run(queries.samples, "n1", "cpu", 0, 10**11, 10)
+        found, more = self.rig.database._run(queries.samples, "n1", "cpu", 0, 10**11, None, 10)
         self.assertEqual([each.numbers for each in found], [S1.values, S1.values])
         self.assertFalse(more)
 
@@ -205,7 +205,7 @@ class FleetTest(ManagerCase):
         self.assertEqual(self.rig.fleet.lost_total, 4)
 
     def agents(self) -> list[tuple[str, str, float]]:
-        found = self.rig.database._run(queries.agents, "n1")
+        found = self.rig.database._run(queries.agents_of, ["n1"])["n1"]
         return [(each.agent_id, each.status, each.since - BEGIN) for each in found]
 
     def test_states_are_the_newest_and_say_since_when(self) -> None:
