@@ -31,7 +31,7 @@ from daemon.durable.lock import DirectoryLock
 from daemon.durable.workdir import WorkDir, kept_secret
 from daemon.errors import DaemonError, ListenError, StorageError
 from daemon.events.service import EventJournalService
-from daemon.logs.own import RotatingStream
+from daemon.logs.own import RotatingStream, attend
 from daemon.model.agent import AgentState
 from daemon.model.event import Severity
 from daemon.procfs.table import sweep
@@ -217,7 +217,8 @@ class HostDaemon(MultiService):
         for name in ("health", "resources", "last-heartbeats", "webhook", "collectors", "config-watch"):
             self._child(name)
         self.uplink.start_link()
-        self._rotate_own_log()
+        if isinstance(self._sink.stream, RotatingStream):
+            attend(self._sink.stream, self._reactor, self.parts.threads)
         self.parts.config.keep_first().addErrback(
             lambda failure: self.log.failure("the last good configuration", failure=failure)
         )
@@ -246,26 +247,6 @@ class HostDaemon(MultiService):
         running = sum(agent.state is AgentState.RUNNING for agent in agents)
         ill = sum(agent.illness.unhealthy for agent in agents)
         return f"{running} of {len(agents)} agents run, {ill} unhealthy"
-
-    def _rotate_own_log(self) -> None:
-        """Compressing the daemon's own rotated log needs the threads, which are there now."""
-        stream = self._sink.stream
-        if not isinstance(stream, RotatingStream):
-            return
-
-        def compress(work: Callable[[], None]) -> None:
-            done = self.parts.threads.run("log-gzip", 0, work)
-            done.addErrback(lambda failure: self.log.warn(
-                "the daemon's rotated log stays uncompressed: {error}", error=failure.getErrorMessage()
-            ))
-
-        # Both come from the middle of a line, of whatever thread: a turn later.
-        stream.attend(
-            lambda work: self._reactor.callFromThread(compress, work),
-            lambda text: self._reactor.callFromThread(
-                lambda: self.log.warn("{text}", text=text, error_code="D1004")
-            ),
-        )
 
     async def _open_heartbeats(self) -> None:
         """Without the default socket there is no start; an agent's own path may fail by itself."""

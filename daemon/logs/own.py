@@ -1,4 +1,4 @@
-"""The daemon's own log file: rotated by its only writer, so a rename loses nothing."""
+"""A program's own log file: rotated by its only writer, so a rename loses nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from twisted.logger import Logger
+
 from daemon import faults
 from daemon.aio.logsink import open_log_stream
+from daemon.aio.reactor import ThreadReactor
+from daemon.aio.threads import Threads
 from daemon.errors import StorageError
 from daemon.logs.compressing import compress
 from daemon.logs.layout import clear_leftovers, make_first, rotated_files
@@ -21,6 +25,8 @@ MAX_FILES = 5
 RETRY_BYTES = 2**20  # more until a rotation that failed is tried again
 
 Later = Callable[[Callable[[], None]], None]
+
+log = Logger()
 
 
 class RotatingStream:
@@ -212,3 +218,19 @@ class RotatingStream:
         """Closes it."""
         with self._lock, suppress(OSError):
             self._stream.close()
+
+
+def attend(stream: RotatingStream, reactor: ThreadReactor, threads: Threads) -> None:
+    """From now on what was rotated is compressed on a thread, and a rotation that fails is logged."""
+
+    def compress(work: Callable[[], None]) -> None:
+        done = threads.run("log-gzip", 0, work)
+        done.addErrback(lambda failure: log.warn(
+            "the program's own rotated log stays uncompressed: {error}", error=failure.getErrorMessage()
+        ))
+
+    # Both come from the middle of a line, of whatever thread: a turn later.
+    stream.attend(
+        lambda work: reactor.callFromThread(compress, work),
+        lambda text: reactor.callFromThread(lambda: log.warn("{text}", text=text, error_code="D1004")),
+    )

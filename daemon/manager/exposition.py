@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from daemon import __version__
+from daemon.aio.logsink import LogSink
 from daemon.manager.commands import Commands
 from daemon.manager.database import Database
 from daemon.manager.fleet import Fleet
@@ -19,8 +20,10 @@ class ManagerMetrics(Collector):
     """All families, from the counters of the parts."""
 
     def __init__(
-        self, database: Database, intake: Intake, fleet: Fleet, server: ManagerServer, commands: Commands
+        self, database: Database, intake: Intake, fleet: Fleet, server: ManagerServer, commands: Commands,
+        sink: LogSink,
     ) -> None:
+        self._sink = sink
         self._database = database
         self._intake = intake
         self._fleet = fleet
@@ -55,6 +58,7 @@ class ManagerMetrics(Collector):
             ("writes", "Requests written in those transactions.", intake.works_total),
             ("transactions", "Transactions in all, reading ones included.", database.transactions_total),
             ("transaction_failures", "Transactions the database refused.", database.failures_total),
+            ("log_lines_lost", "Log lines of the Manager that could not be written.", self._sink.lost_total),
         ):
             yield CounterMetricFamily(f"hostmanager_{name}", about, count)
         for name, about, value in (

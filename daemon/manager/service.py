@@ -22,6 +22,7 @@ from daemon.aio.threads import ThreadLanes
 from daemon.durable.lock import DirectoryLock
 from daemon.durable.workdir import kept_secret
 from daemon.errors import DaemonError, RequestError, StorageError
+from daemon.logs.own import RotatingStream, attend
 from daemon.manager import queries, records
 from daemon.manager.api import ManagerApi
 from daemon.manager.commands import Commands
@@ -87,7 +88,7 @@ class HostManager(MultiService):
             reactor, time.time, self.intake, self.database.read,
             target_of=lambda node: target_of(node, config), operate=daemons.operate,
         )
-        metrics = ManagerMetrics(self.database, self.intake, self.fleet, self.rpc, self.commands)
+        metrics = ManagerMetrics(self.database, self.intake, self.fleet, self.rpc, self.commands, sink)
         api = ManagerApi(
             name=name, config=config, read=self.database.read, fleet=self.fleet, commands=self.commands,
             checks=self._checks, exposition=Exposition(metrics).encode, wall=time.time,
@@ -116,13 +117,28 @@ class HostManager(MultiService):
         self._reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:
+        if isinstance(self._sink.stream, RotatingStream):
+            attend(self._sink.stream, self._reactor, self.threads)
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._start_failed)
 
     def take_signals(self) -> None:
-        """SIGTERM and SIGINT are ours from now on; once the reactor, which takes them as it starts, runs."""
+        """Signals are ours from now on; once the reactor, which takes some as it starts, runs."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._asked_to_stop)
+        signal.signal(signal.SIGHUP, lambda _number, _frame: self._reactor.callFromThread(self._reopen_log))
+
+    def _reopen_log(self) -> None:
+        """As after logrotate: the log goes on in the file of that name. No configuration is reloaded."""
+        stream = self._sink.stream
+        if not isinstance(stream, RotatingStream):
+            return
+        try:
+            stream.reopen()
+        except StorageError as error:
+            self.log.warn("{error}", error=str(error), error_code="D1004")
+        else:
+            self.log.info("SIGHUP: the log is opened by its name; a changed configuration needs a restart")
 
     def _asked_to_stop(self, number: int, frame: Any) -> None:
         """A second signal changes nothing: Twisted would log a traceback for it."""

@@ -53,7 +53,7 @@ def makeService(options: Options) -> HostManager:
     Raises:
         SystemExit: 1 with one line per fault on stderr; with ``--check`` 0 or 1.
     """
-    # There is nothing to reload, and SIGHUP (a terminal that closes) must not end the Manager.
+    # SIGHUP (a terminal that closes) must not end the Manager; the service takes it once the reactor runs.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         loaded = load(Path(options["config"]))
@@ -75,8 +75,9 @@ def makeService(options: Options) -> HostManager:
 def _make(loaded: LoadedConfig, options: Options) -> HostManager:
     from twisted.internet import reactor as global_reactor
 
-    from daemon.aio.logsink import LogSink, is_terminal, open_log_stream
+    from daemon.aio.logsink import LogSink, LogStream, is_terminal, open_log_stream
     from daemon.durable.lock import DirectoryLock
+    from daemon.logs.own import RotatingStream
     from daemon.manager.service import HostManager
 
     reactor: Any = global_reactor
@@ -93,7 +94,11 @@ def _make(loaded: LoadedConfig, options: Options) -> HostManager:
             "write manager.log_file or use twistd -n",
             file=sys.stderr,
         )
-    stream = open_log_stream(config.log_file, "manager.log_file")
+    stream: LogStream
+    if config.log_file:
+        stream = RotatingStream(Path(config.log_file), "manager.log_file")
+    else:
+        stream = open_log_stream("", "manager.log_file")
     in_json = config.log_format is LogFormat.JSON or (
         config.log_format is LogFormat.AUTO and bool(config.log_file) and not is_terminal(stream)
     )

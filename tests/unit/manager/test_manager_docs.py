@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from daemon.aio.logsink import LogSink, open_log_stream
 from daemon.config.keys import Kind, fields_of
 from daemon.config.load import load as load_daemon
 from daemon.config.units import parse_duration
@@ -125,7 +126,10 @@ class MetricsTest(ManagerCase):
         self.patch(ManagerServer, "certificate_not_after", 5.0)
         rig.database.transactions_total = rig.database.failures_total = 0  # type: ignore[attr-defined]
         rig.database.size_bytes = 0  # type: ignore[attr-defined]
-        metrics = ManagerMetrics(rig.database, rig.intake, rig.fleet, server, rig.commands)  # type: ignore[arg-type]
+        metrics = ManagerMetrics(
+            rig.database, rig.intake, rig.fleet, server, rig.commands,  # type: ignore[arg-type]
+            LogSink("info", False, open_log_stream("", "log")),
+        )
         body, _type = Exposition(metrics).encode("")
         kinds = dict(re.findall(r"^# TYPE (hostmanager_\w+) (\w+)$", body.decode(), re.M))
         self.assertEqual({row[0].strip("`") for row in table("metric")}, set(kinds))

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
+from daemon.logs.own import MAX_BYTES
 from daemon.rpc.pb import manager_pb2 as m
 from daemon.rpc.pb.manager_pb2_grpc import ManagerServiceStub
 
@@ -64,13 +65,16 @@ class Program:
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         return done.stderr.splitlines()
 
-    def start(self) -> subprocess.Popen[str]:
-        """Starts the Manager and waits until it says that it is ready."""
+    def start(self, ready: Callable[[], object] | None = None) -> subprocess.Popen[str]:
+        """Starts the Manager and waits until it says that it is ready, on stderr or where ``ready`` looks."""
         process = subprocess.Popen(
             self._argv(), cwd=self.folder, env=self._env(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         self.started.append(process)
         assert process.stderr is not None
+        if ready is not None:
+            wait_for("a Manager that is ready", ready)
+            return process
         watchdog = threading.Timer(TIMEOUT_S, process.kill)
         watchdog.start()
         try:
@@ -162,3 +166,29 @@ def test_it_stops_in_order_and_soon_with_a_daemon_connected(program: Program, nu
     assert process.stderr is not None
     said = process.stderr.read()
     assert "stopping; daemons keep their reports" in said and "Traceback" not in said
+
+
+def wait_for(what: str, holds: Callable[[], object]) -> None:
+    """Until it holds."""
+    until = time.monotonic() + TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < until, what
+        time.sleep(0.02)
+
+
+def test_its_log_is_rotated_and_opened_by_its_name_at_sighup(program: Program) -> None:
+    log, moved = program.folder / "log", program.folder / "moved"
+    with log.open("wb") as file:
+        file.truncate(MAX_BYTES)
+    program.write(log_file="log")
+    process = program.start(ready=lambda: b"is ready" in log.read_bytes())
+    (rotated,) = program.folder.glob("log.1*")
+    assert rotated.suffix == ".gz" or rotated.stat().st_size == MAX_BYTES
+    assert log.stat().st_size < 64 * 1024
+    log.rename(moved)
+    process.send_signal(signal.SIGHUP)
+    wait_for("the log under its name", log.exists)
+    process.terminate()
+    process.wait(TIMEOUT_S)
+    assert b"SIGHUP" in log.read_bytes() and b"stopping" in log.read_bytes()
+    assert b"stopping" not in moved.read_bytes()
