@@ -24,7 +24,6 @@ from daemon.errors import StorageError
 from daemon.manager.migrations import migrate, pending, version_of
 
 T = TypeVar("T")
-Transaction = Any  # an adbapi.Transaction, or a DB-API cursor in tests
 
 READERS = 2
 MEASURE_EVERY_S = 15.0  # as often as Prometheus looks

@@ -27,10 +27,6 @@ class Presence:
             if not online:
                 self._offline.add(node_id)
 
-    def knows(self, node_id: str) -> bool:
-        """Whether it ever registered."""
-        return node_id in self._heard
-
     def arrived(self, node_id: str, now: float) -> None:
         """A heartbeat came and is not written yet; a node we do not know stays unknown."""
         if node_id in self._heard:
