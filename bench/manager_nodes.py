@@ -24,16 +24,16 @@ from typing import Any
 from bench.lab import ROOT, Server, answers, free_port, get, listening, wait_for
 from bench.manager_lab import ManagerLab
 from bench.row import Row, ms
+from daemon.manager.database import size_of
 
 NODES = 1000
-SMALL = 100
+SMALL, MORE = 100, 4000  # how it grows
 CALLERS = 64  # daemons whose calls are under way at the same time
 CALLS_A_MINUTE = 3
 FLOOR_METHOD = "/proto.DaemonService/ListAgents"  # answers with as many bytes as the request says
 AIM_NODES = 5000
 VALUES = {"cpu": 30, "memory": 16, "disk": 40, "network": 24}
 COMMITS = re.compile(rb"^hostmanager_commits_total ([0-9.e+]+)$", re.M)
-BYTES = re.compile(rb"^hostmanager_database_bytes ([0-9.e+]+)$", re.M)
 
 
 def measure(quick: bool = False) -> Row:
@@ -48,11 +48,12 @@ def measure(quick: bool = False) -> Row:
         _load(ours, port, NODES, 1)  # new nodes, first pages of the file
         floor_cpu_s, _ = _load(floor, floor_port, NODES, minutes, FLOOR_METHOD)
         few_cpu_s, _ = _load(ours, port, SMALL, minutes * 5)
-        before = _number(http_port, COMMITS), _number(http_port, BYTES)
+        before = _number(http_port, COMMITS), size_of(f"{ours.directory}/w/manager.db")
         cpu_s, found = _load(ours, port, NODES, minutes)
         commits = _number(http_port, COMMITS) - before[0]
-        grown = _number(http_port, BYTES) - before[1]
+        grown = size_of(f"{ours.directory}/w/manager.db") - before[1]
         rss = ours.rss_mib()
+        more_cpu_s, _ = _load(ours, port, MORE, max(1, minutes // 4))
     per_core, floor_per_core = 60.0 / cpu_s, 60.0 / floor_cpu_s
     calls = NODES * minutes * CALLS_A_MINUTE
     return Row(
@@ -60,7 +61,8 @@ def measure(quick: bool = False) -> Row:
             f"nodes one core of the Manager sustains at 60 s, {NODES} connected: "
             f"{calls / found['seconds']:,.0f} calls/s taken, {calls / commits:.1f} calls per commit, "
             f"p99 {ms(found['p99'])}, {grown / (NODES * minutes):,.0f} bytes stored per node and minute, "
-            f"{rss:.0f} MiB; with {SMALL} connected: {60.0 / few_cpu_s:,.0f} nodes"
+            f"{rss:.0f} MiB; with {SMALL} connected: {60.0 / few_cpu_s:,.0f} nodes, "
+            f"with {MORE:,}: {60.0 / more_cpu_s:,.0f}"
         ),
         floor=f"{floor_per_core:,.0f}",
         ours=f"{per_core:,.0f}",

@@ -17,7 +17,7 @@ from daemon.manager.model import AgentRow, NodeState
 REFRESH_S = 30
 STATUSES = ("running", "starting", "restarting", "stopping", "stopped", "failed")
 _KINDS = {"running": "good", "stopped": "idle", "failed": "bad"}
-_LABELS_MAX = 200  # characters; a node may have 64 labels
+_LABELS_MAX = 120  # characters; a node may have 64 labels
 
 STYLE = """
 :root{color-scheme:light dark;--line:#8884;--dim:#5c636a;--good:#1a7f37;--bad:#c62828;--wait:#8a5a00}
@@ -27,7 +27,8 @@ h1{font-size:1.25rem;margin:0 0 .25rem}h2{font-size:1.05rem;margin:1.5rem 0 .25r
 p{margin:.25rem 0 1rem;color:var(--dim)}a{color:inherit}
 form{margin:0 0 1rem}input{font:inherit;padding:.3rem .5rem;width:min(100%,22rem)}
 table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:.35rem .6rem .35rem 0;vertical-align:top;overflow-wrap:anywhere}
+th,td{text-align:left;padding:.35rem .6rem .35rem 0;vertical-align:top;overflow-wrap:break-word}
+tbody :first-child,.log :last-child,.facts td{overflow-wrap:anywhere}.log :first-child{width:6rem}
 tbody{border-top:1px solid var(--line)}th{font-weight:600}
 .agents td{padding:.1rem .6rem .1rem 0;font-size:.92em}.agents td:first-child{padding-left:1rem}
 .n{text-align:right;white-space:nowrap}.facts th{width:11rem;font-weight:400;color:var(--dim)}

@@ -31,8 +31,7 @@ def render(
     host = node.hostname or node.node_id
     offline = node.state == NodeState.OFFLINE
     last = (
-        "They are shown as this node told last; whether they still run so is not known here. "
-        "Agents outlive the daemon." if offline else ""
+        "; whether they still run so is not known here, for agents outlive the daemon" if offline else ""
     )
     lines = "".join(agent_row(agent, now, offline=offline) for agent in agents.rows)
     more = (
@@ -45,10 +44,10 @@ def render(
         f'<p><a href="/">{escape(name)}</a></p><h1>{escape(host)} '
         f"<span class={state_kind(node.state)}>{escape(node.state)}</span></h1>"
         f"<table class=facts><tbody>{_facts(node)}</tbody></table>"
-        f"<h2>Agents</h2><p>{escape(counted(node.agents))}{'. ' if last else ''}{last}</p>"
+        f"<h2>Agents</h2><p>{'last heard as ' if last else ''}{escape(counted(node.agents))}{last}</p>"
         f"<table><tbody>{lines}{more}{none}</tbody></table>"
-        f"<h2>Events</h2><table><tbody>{''.join(_event(each, now) for each in events) or _NONE}"
-        f"</tbody></table><h2>Operations</h2><table><tbody>"
+        f"<h2>Events</h2><table class=log><tbody>{''.join(_event(each, now) for each in events) or _NONE}"
+        f"</tbody></table><h2>Operations</h2><table class=log><tbody>"
         f"{''.join(_command(each, now) for each in commands) or _NONE}</tbody></table>",
     )
 
@@ -80,7 +79,7 @@ def _facts(node: NodeBody) -> str:
 def _event(event: EventRow, now: float) -> str:
     kind = _SEVERITIES.get(event.severity, "idle")
     return (
-        f"<tr><td class=n>{age(now - event.happened_at)} ago</td><td class={kind}>{escape(event.type)}</td>"
+        f"<tr><td>{age(now - event.happened_at)} ago</td><td class={kind}>{escape(event.type)}</td>"
         f"<td>{escape(event.message)}</td></tr>"
     )
 
@@ -88,7 +87,7 @@ def _event(event: EventRow, now: float) -> str:
 def _command(command: CommandRow, now: float) -> str:
     kind = _OUTCOMES.get(command.state, "idle")
     return (
-        f"<tr><td class=n>{age(now - command.asked_at)} ago</td>"
+        f"<tr><td>{age(now - command.asked_at)} ago</td>"
         f"<td>{escape(command.operation)} {escape(command.agent_id)}</td>"
         f"<td class={kind}>{escape(command.state)}</td><td>{escape(command.message)}</td></tr>"
     )
