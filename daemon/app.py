@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
@@ -35,6 +35,7 @@ from daemon.logs.own import RotatingStream, attend
 from daemon.model.agent import AgentState
 from daemon.model.event import Severity
 from daemon.procfs.table import sweep
+from daemon.updating import make_updates
 from daemon.uplink import Uplink
 from daemon.web.api import Api
 from daemon.web.exposition import DaemonMetrics
@@ -81,6 +82,7 @@ class HostDaemon(MultiService):
         self._facts = node_facts(paths.root, config.daemon.id)
         self.service_manager = ServiceManager(os.environ, reactor, os.getpid())
         self.parts = parts = make_parts(loaded, reactor, sink, self._facts)
+        self.updates = make_updates(reactor, parts, cast(Any, None))
         self.control = Control(
             agents=parts.agents,
             world=parts.world,
@@ -97,6 +99,7 @@ class HostDaemon(MultiService):
             ),
             records=parts.records,
             config=parts.config,
+            updates=self.updates,
             checks={
                 "config": lambda: "",
                 "agents": lambda: "" if self._adopted else "agents are being taken back",
@@ -115,20 +118,21 @@ class HostDaemon(MultiService):
         metrics = PartsMetrics(
             heartbeats=parts.heartbeats, http_heartbeats=parts.http_heartbeats, health=parts.health,
             resources=parts.resources, logs=parts.logs, webhook=parts.webhook, alerts=parts.alerts,
-            store=parts.world.store, sink=sink,
+            store=parts.world.store, sink=sink, updates=self.updates,
         )
         exposition = Exposition(DaemonMetrics(
             self.control, reactor.seconds, lambda: chain(metrics.collect(), self.uplink.collect())
         ))
         self.http = HttpService(
             reactor,
-            Api(reactor, self.control, parts.http_heartbeats, exposition),
+            Api(reactor, self.control, parts.http_heartbeats, exposition, parts.threads),
             parts.http_heartbeats,
             token=kept_secret(paths.root / "api.token"),
             host=config.daemon.http_host,
             port=config.daemon.http_port,
             tls=config.daemon.http_tls,
             connections_max=http_connections_max(),
+            inline_max=lambda: parts.config.in_force.update.max_inline_size,
             control_path=config.daemon.control_socket,
             control_gid=group_id(config.daemon.control_group),
             our_names=names_of_host(self._facts.hostname, config.daemon.http_host),
@@ -140,7 +144,7 @@ class HostDaemon(MultiService):
             ("resources", parts.resources), ("last-heartbeats", parts.keeper), ("logs", parts.logs),
             ("webhook", parts.webhook), ("config-watch", parts.watch),
             ("heartbeat-socket", parts.heartbeats), ("heartbeat-http", parts.http_heartbeats),
-            ("http", self.http),
+            ("http", self.http), ("updater", self.updates),
         ):
             self._add(name, service)
         if parts.journal is not None:
@@ -199,6 +203,7 @@ class HostDaemon(MultiService):
             data={"version": __version__, "pid": os.getpid()},
         )
         self._child("events")
+        self.updates.recall()  # before a process is looked at: what is half way is finished or undone
         self.parts.agents.take_over(config.agents, sweep())
         self.parts.keeper.restore()
         self._child("agents")
@@ -216,6 +221,7 @@ class HostDaemon(MultiService):
         self.parts.agents.start_missing()
         for name in ("health", "resources", "last-heartbeats", "webhook", "collectors", "config-watch"):
             self._child(name)
+        self._child("updater")
         self.uplink.start_link()
         if isinstance(self._sink.stream, RotatingStream):
             attend(self._sink.stream, self._reactor, self.parts.threads)
@@ -331,7 +337,9 @@ class HostDaemon(MultiService):
         self.service_manager.stopping()
         self.http.refuse()
         self.uplink.refuse()
+        self.updates.refuse()
         self.parts.bus.publish("daemon.stopping", f"hostdaemon stops, pid {os.getpid()}; agents run on")
+        await self._stop_child("updater")  # an agent between two versions gets one
         await self._stop_child("config-watch")
         await self._stop_child("health")  # before the agents: a verdict now would only be in the way
         for name in ("heartbeat-http", "heartbeat-socket", "agents"):

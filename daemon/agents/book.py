@@ -95,7 +95,9 @@ class AgentBook:
                 self._log_transition(*each)
 
     def _log_transition(self, old: AgentState, new: AgentState, reason: str, error_code: str) -> None:
-        level = LogLevel.warn if new in (AgentState.RESTARTING, AgentState.FAILED) else LogLevel.info
+        # From stopped to restarting is the middle of an update, which somebody asked for.
+        again = new is AgentState.RESTARTING and old is not AgentState.STOPPED
+        level = LogLevel.warn if again or new is AgentState.FAILED else LogLevel.info
         said = {"reason": reason} if not error_code else {
             "reason": f"{error_code} {reason}", "error_code": error_code,
         }

@@ -120,6 +120,11 @@ class AgentTarget:
         type = agent.type if agent is not None else CUSTOM
         return frozenset({self._agent_id} | ({type} - {CUSTOM}))
 
+    @property
+    def hands_over(self) -> bool:
+        """See UpdateTarget."""
+        return False
+
     def refusal(self) -> RequestError | None:
         """See UpdateTarget; what needs a look at the disk is refused by :meth:`plan`."""
         agent = self._find()

@@ -138,7 +138,7 @@ class PackageIntake:
     ) -> Contents:
         """See Intake."""
         config, most = self._config(), self._most(record)
-        installed = record.old_version or self._known.newest(record.target)
+        installed = record.old_version
         before = self._known.version_of(record.target, record.package_sha256)
         components, now = target.components, self._wall()
 

@@ -6,7 +6,7 @@ or over. Everything here blocks: on the lane of updates, or at start.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -22,6 +22,14 @@ FILE_MAX = 2**20  # bytes; evidence is bounded far below
 KEPT = 50  # updates that are over, of each target
 
 _DECODER = msgspec.json.Decoder(UpdateRecord)
+
+
+def _plain(value: object) -> object:
+    """Steps hand over read-only mappings, and evidence may hold whatever proves something."""
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+_encode = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 class UpdateJournal:
@@ -78,7 +86,7 @@ class UpdateJournal:
             faults.hit(f"update.journal.{record.step.value}")
         except OSError as error:
             raise storage_error("write", path, error) from error
-        write_atomic(path, msgspec.json.encode(record))
+        write_atomic(path, _encode(record))
 
     def forget(self, records: Sequence[UpdateRecord]) -> None:
         """Removes updates that are over."""

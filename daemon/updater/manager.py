@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -15,10 +15,11 @@ from twisted.internet.defer import CancelledError, Deferred, DeferredList, Defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from daemon.aio.shielded import shielded
 from daemon.aio.threads import LaneBusy, LaneTimeout
 from daemon.durable.atomic import write_atomic
 from daemon.errors import RequestError, RequestFault, StorageError
-from daemon.model.update import DAEMON, SOLE_AGENT, UpdateRequest, UpdateState, UpdateView
+from daemon.model.update import DAEMON, SOLE_AGENT, UpdateRequest, UpdateState, UpdateStep, UpdateView
 from daemon.updater.journal import too_old
 from daemon.updater.policy import Course, Outcome, course
 from daemon.updater.record import UpdateRecord
@@ -78,6 +79,7 @@ class UpdateManager(Service):
         self._targets = targets
         self._under_way: dict[str, Update] = {}  # by target
         self._ended: dict[str, UpdateRecord] = {}
+        self._left: list[UpdateRecord] = []  # by an earlier daemon, not begun again yet
         self._door = DeferredLock()  # requests are looked at one by one: two for one target never pass it
         self._accepting = False
         self._resuming: Deferred[None] | None = None
@@ -95,38 +97,50 @@ class UpdateManager(Service):
                            error=str(error), error_code="D1004")
             return
         self._ended = {record.id: record for record in records if record.state.over}
-        for record in records:
-            if not record.state.over:
-                self._recall(record)
+        self._left = [record for record in records if not record.state.over]
         try:
-            swept = tools.staging.sweep({update.record.id for update in self._under_way.values()})
+            swept = tools.staging.sweep({record.id for record in self._left})
         except (OSError, StorageError) as error:
             self.log.warn("left-overs of updates stay: {error}", error=str(error))
         else:
             if swept:
                 self.log.info("removed what {count} ended updates had left", count=len(swept))
 
-    def _recall(self, record: UpdateRecord) -> None:
-        targets = self._targets
-        target = targets.daemon() if record.target == DAEMON else targets.agent(record.target)
-        if target is None or record.target in self._under_way:
-            # What stands at its path is one version or the other, whole.
-            gone = msgspec.structs.replace(
-                record, state=UpdateState.FAILED, success=False, finished_at=self._tools.wall(),
-                error=f"{record.target} left the configuration during the update; look at its binary",
-                code="D4003",
-            )
-            self._ended[record.id] = gone
-            return
-        self._under_way[record.target] = Update(record, target, self._tools)
-
     def startService(self) -> None:
-        """Goes on with what an earlier daemon left, and takes requests."""
+        """Goes on with what an earlier daemon left, and takes requests; agents are there by now."""
         super().startService()
         self._accepting = True
-        for update in tuple(self._under_way.values()):
+        left, self._left = self._left, []
+        for record in left:
+            target = self._target_of(record)
+            if target is None:
+                self._close(record)
+                continue
+            self._under_way[record.target] = update = Update(record, target, self._tools)
             self._resuming = resuming = Deferred.fromCoroutine(self._resume(update))
             resuming.addErrback(self._not_resumed, update)
+
+    def _target_of(self, record: UpdateRecord) -> UpdateTarget | None:
+        if record.target in self._under_way:
+            return None  # two at once never are, but for a journal somebody put together
+        if record.target == DAEMON:
+            return self._targets.daemon()
+        return self._targets.agent(record.target)
+
+    def _close(self, record: UpdateRecord) -> None:
+        """Nobody can go on with it; what stands at the agent's path is one version or the other, whole."""
+        self._ended[record.id] = ended = msgspec.structs.replace(
+            record, state=UpdateState.FAILED, step=UpdateStep.DONE, success=False, code="D4003",
+            finished_at=self._tools.wall(),
+            error=f"{record.target} left the configuration during the update, at {record.step.value}; "
+                  "look which version its binary is",
+        )
+        self.log.warn("update {id}: {error}", id=ended.id, error=ended.error, error_code="D4003")
+        saving = self._tools.threads.run(LANE, SAVE_DEADLINE_S, self._tools.journal.save, ended)
+        saving.addCallback(lambda _saved: self._clear(ended.id))
+        saving.addErrback(lambda failure: self.log.warn(
+            "D1004 update {id}: {error}", id=ended.id, error=failure.getErrorMessage(), error_code="D1004"
+        ))
 
     async def _resume(self, update: Update) -> None:
         record = update.record
@@ -182,11 +196,19 @@ class UpdateManager(Service):
         self._refuse_when_closed()
         source = check_source(request, self._tools.config())
         target = self._resolve(request.component)
-        await self._door.acquire()
-        try:
-            return await self._take(request.component, source, target, peer)
-        finally:
-            self._door.release()
+        return await self._one_by_one(lambda: self._take(request.component, source, target, peer))
+
+    async def _one_by_one(self, take: Callable[[], Coroutine[Any, Any, str]]) -> str:
+        """A caller who leaves in the middle takes nothing back: half a request would be worse."""
+
+        async def taken() -> str:
+            await self._door.acquire()
+            try:
+                return await take()
+            finally:
+                self._door.release()
+
+        return await shielded(Deferred.fromCoroutine(taken()))
 
     async def roll_back(self, component: str, *, peer: str) -> str:
         """Goes back to the version before; the id of the update that does it.
@@ -197,21 +219,19 @@ class UpdateManager(Service):
         """
         self._refuse_when_closed()
         target = self._resolve(component)
-        await self._door.acquire()
-        try:
-            self._refuse_when_busy(target)
-            before = await target.previous()
-            if before is None:
-                raise RequestError(
-                    RequestFault.PRECONDITION,
-                    f"no earlier version of {target.name} is kept; push the package of the one you want",
-                )
-            record = self._record(
-                target, component, before.version, peer, rollback=True
+        return await self._one_by_one(lambda: self._take_back(component, target, peer))
+
+    async def _take_back(self, component: str, target: UpdateTarget, peer: str) -> str:
+        self._refuse_when_busy(target)
+        before = await target.previous()
+        if before is None:
+            raise RequestError(
+                RequestFault.PRECONDITION,
+                f"no earlier version of {target.name} is kept; push the package of the one you want",
             )
-            return await self._accept(record, target)
-        finally:
-            self._door.release()
+        return await self._accept(
+            self._record(target, component, before.version, peer, rollback=True), target
+        )
 
     async def cancel(self, update_id: str, *, peer: str) -> None:
         """Calls an update off that has changed nothing yet.
@@ -249,7 +269,7 @@ class UpdateManager(Service):
 
     def list(self) -> tuple[UpdateView, ...]:
         """All of them, the newest first."""
-        found = [record.view() for record in self._ended.values()]
+        found = [record.view() for record in (*self._ended.values(), *self._left)]
         found += [update.record.view(update.progress) for update in self._under_way.values()]
         return tuple(sorted(found, key=lambda view: view.id, reverse=True))
 
@@ -350,9 +370,10 @@ class UpdateManager(Service):
         if not self._accepting:
             return record.id  # the next daemon begins it
         what = "a roll-back" if record.rollback else "an update"
+        told = f"{what} of {record.target} to {record.version} was asked for by {record.peer}"
+        self.log.info("{told}", told=told, update_id=record.id)
         self._tools.events.publish(
-            "update.accepted",
-            f"{what} of {record.target} to {record.version} was asked for by {record.peer}",
+            "update.accepted", told,
             agent_id=record.target if record.target != DAEMON else "",
             data={"update_id": record.id, "component": record.component, "version": record.version,
                   "peer": record.peer, "url": record.download_url},

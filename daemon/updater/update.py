@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.config.schema import UpdateConfig
@@ -41,6 +41,7 @@ SAVE_DEADLINE_S = 30.0
 BROKEN_ALERT = "update_broken"
 EVIDENCE_MAX = 64 * 1024  # bytes as JSON
 PROGRESS_EVENT_EVERY = 0.1
+_LEVELS = {Severity.INFO: LogLevel.info, Severity.WARN: LogLevel.warn, Severity.ERROR: LogLevel.error}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +189,8 @@ class Update:
                 f"no earlier version of {self.record.target} is kept; push the package of the one you want"
             )
         self.record = msgspec.structs.replace(
-            self.record, version=before.version, old_version=await self.target.installed(),
+            self.record, version=before.version,
+            old_version=await self.target.installed() or self._tools.known.newest(self.record.target),
             files={name: str(path) for name, path in before.files.items()}, sha256=before.sha256,
             modes=before.modes, main=before.main,
         )
@@ -196,7 +198,8 @@ class Update:
     async def _fetch(self) -> None:
         tools, record, folder = self._tools, self.record, self._folder
         intake, target = tools.intake(), self.target
-        await self._enter(UpdateStep.SOURCE, old_version=await target.installed())
+        installed = await target.installed() or tools.known.newest(record.target)
+        await self._enter(UpdateStep.SOURCE, old_version=installed)
         intake.source(record)
         await self._enter(UpdateStep.SPACE)
         await intake.space(record, folder, target)
@@ -257,7 +260,7 @@ class Update:
             return
         await self._end(
             UpdateState.ROLLED_BACK, error=error.message, code=code or "D4003", rolled_back=True,
-            evidence={**evidence, "rollback": dict(proof)},
+            evidence={**evidence, "rollback": _without(proof, evidence)},
         )
 
     # -------------------------------------------------------------- small
@@ -295,31 +298,37 @@ class Update:
 
     async def _write(self, *, strict: bool, **changes: Any) -> None:
         record = msgspec.structs.replace(self.record, **changes)
-        if not strict:
-            self.record = record
-        tools = self._tools
         try:
-            await tools.threads.run(LANE, SAVE_DEADLINE_S, tools.journal.save, record)
-        except (StorageError, LaneBusy, LaneTimeout) as error:
+            await self._save(record)
+        except StorageError as error:
             if strict:
-                if isinstance(error, StorageError):
-                    raise
-                raise StorageError(f"the disk of the journal of updates does not answer: {error}") from error
-            self.log.warn(
-                "D1004 update {id}: its journal cannot be written at {step}: {error}; the next daemon would "
-                "take that step again", id=record.id, step=record.step.value, error=str(error),
-                error_code="D1004",
-            )
+                raise
+            self._unsaved(record, error)
         self.record = record
 
+    async def _save(self, record: UpdateRecord) -> None:
+        try:
+            await self._tools.threads.run(LANE, SAVE_DEADLINE_S, self._tools.journal.save, record)
+        except (LaneBusy, LaneTimeout) as error:
+            raise StorageError(f"the disk of the journal of updates does not answer: {error}") from error
+
+    def _unsaved(self, record: UpdateRecord, error: StorageError) -> None:
+        self.log.warn(
+            "D1004 update {id}: its journal cannot be written at {step}: {error}; the next daemon would take "
+            "that step again", id=record.id, step=record.step.value, error=error.message, error_code="D1004",
+        )
+
     async def _end(self, state: UpdateState, **changes: Any) -> None:
-        """It is over: staging goes, everybody hears of it."""
+        """It is over: written down, staging gone, and only then everybody hears of it."""
         changes["evidence"] = bounded(changes.get("evidence", {}))
-        record = self.record
-        await self._write(
-            strict=False, state=state, step=UpdateStep.DONE, finished_at=self._tools.wall(),
+        record = msgspec.structs.replace(
+            self.record, state=state, step=UpdateStep.DONE, finished_at=self._tools.wall(),
             success=state is UpdateState.SUCCEEDED, **changes,
         )
+        try:
+            await self._save(record)
+        except StorageError as error:
+            self._unsaved(record, error)
         try:
             await self._tools.threads.run(
                 LANE, SAVE_DEADLINE_S, self._tools.staging.remove, record.id
@@ -327,6 +336,7 @@ class Update:
         except (StorageError, OSError, LaneBusy, LaneTimeout) as error:
             self.log.warn("update {id}: its staging folder stays until the next start: {error}",
                           id=record.id, error=str(error))
+        self.record = record
         self._tell_end()
 
     def _tell_end(self) -> None:
@@ -352,8 +362,10 @@ class Update:
 
     def _say(self, type: str, text: str, severity: Severity = Severity.INFO, **data: Any) -> None:
         record = self.record
+        told = f"update of {record.target} to {record.version}: {text}"
+        self.log.emit(_LEVELS[severity], "{told}", told=told, update_id=record.id, error_code=record.code)
         self._tools.events.publish(
-            type, f"update of {record.target} to {record.version}: {text}", severity=severity,
+            type, told, severity=severity,
             agent_id=record.target if record.target != "daemon" else "",
             data={
                 "update_id": record.id, "component": record.component, "version": record.version,
@@ -366,6 +378,11 @@ class Update:
 def _evidence_of(error: DaemonError) -> Mapping[str, Any]:
     found = error.details.get("evidence", {})
     return found if isinstance(found, Mapping) else {}
+
+
+def _without(proof: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """What proves the roll-back, without what the failure has told already."""
+    return {name: value for name, value in proof.items() if not (known and value == known)}
 
 
 def bounded(evidence: Mapping[str, Any]) -> dict[str, Any]:

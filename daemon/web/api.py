@@ -194,7 +194,7 @@ class Api:
     @app.route("/v1/updates", methods=["GET"])
     def updates(self, request: BoundedRequest) -> bytes:
         """Every update that is remembered, the newest first."""
-        return self._json(request, {"updates": [update_body(u) for u in self._control.updates.list()]})
+        return write_json(request, {"updates": [update_body(u) for u in self._control.updates.list()]})
 
     @app.route("/v1/updates", methods=["POST"])
     async def update(self, request: BoundedRequest) -> bytes:
@@ -206,19 +206,19 @@ class Api:
             raise RequestError(RequestFault.BUSY, "too many requests at once", retry_after_s=5) from error
         update_id = await self._control.updates.submit(asked, peer=request.peer)
         request.setResponseCode(202)
-        return self._json(request, {"id": update_id})
+        return write_json(request, {"id": update_id})
 
     @app.route("/v1/updates/<update_id>", methods=["GET"])
     def one_update(self, request: BoundedRequest, update_id: str) -> bytes:
         """One update, under way or over."""
-        return self._json(request, update_body(self._control.updates.get(update_id)))
+        return write_json(request, update_body(self._control.updates.get(update_id)))
 
     @app.route("/v1/updates/<update_id>/cancel", methods=["POST"])
     async def cancel_update(self, request: BoundedRequest, update_id: str) -> bytes:
         """Calls an update off that has changed nothing yet."""
         self._refuse_when_stopping()
         await self._control.updates.cancel(update_id, peer=request.peer)
-        return self._json(request, update_body(self._control.updates.get(update_id)))
+        return write_json(request, update_body(self._control.updates.get(update_id)))
 
     @app.route("/v1/rollback/<component>", methods=["POST"])
     async def roll_back(self, request: BoundedRequest, component: str) -> bytes:
@@ -226,7 +226,7 @@ class Api:
         self._refuse_when_stopping()
         update_id = await self._control.updates.roll_back(component, peer=request.peer)
         request.setResponseCode(202)
-        return self._json(request, {"id": update_id})
+        return write_json(request, {"id": update_id})
 
     # -------------------------------------------------------------- operations
 

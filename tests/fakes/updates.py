@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -200,7 +201,8 @@ class FakeIntake:
         """See Intake."""
         await self._step("manifest")
         return Contents(
-            files={"thing": folder / "files" / "thing"}, sha256={"thing": HASH}, modes={"thing": 0o755},
+            files=MappingProxyType({"thing": folder / "files" / "thing"}),
+            sha256=MappingProxyType({"thing": HASH}), modes=MappingProxyType({"thing": 0o755}),
             main="thing",
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from daemon import faults
@@ -227,6 +227,16 @@ class RequestsTest(UpdateCase):
         self.successResultOf(both[0])
         self.failureResultOf(both[1], RequestError)
 
+    def test_a_caller_who_leaves_takes_nothing_back(self) -> None:
+        self.room.threads.hang("updates")
+        asking = Deferred.fromCoroutine(self.manager.submit(request(), peer="a"))
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.room.threads.release("updates")
+        (view,) = self.manager.list()
+        self.assertEqual(view.state, UpdateState.SUCCEEDED)
+        self.over(self.submit("1.2.0"), UpdateState.SUCCEEDED)
+
     def test_components(self) -> None:
         self.over(self.submit(component="daemon"), UpdateState.SUCCEEDED)
         self.assertEqual(self.own.version, "1.1.0")
@@ -395,8 +405,9 @@ class NextDaemonTest(UpdateCase):
         update_id = self.submit()
         self.web.name = "other"
         self.boot()
-        view = self.manager.get(update_id)
-        self.assertEqual((view.state, view.code), (UpdateState.FAILED, "D4003"))
+        view = self.over(update_id, UpdateState.FAILED)
+        self.assertEqual(view.code, "D4003")
+        self.assertIn("left the configuration", view.error)
 
     def test_the_daemons_own_update_asks_what_the_other_process_made_of_it(self) -> None:
         for outcome, state in (
