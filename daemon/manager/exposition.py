@@ -58,6 +58,9 @@ class ManagerMetrics(Collector):
             ("writes", "Requests written in those transactions.", intake.works_total),
             ("transactions", "Transactions in all, reading ones included.", database.transactions_total),
             ("transaction_failures", "Transactions the database refused.", database.failures_total),
+            ("grpc_handshakes", "TLS handshakes begun.", self._server.handshakes.begun_total),
+            ("grpc_connections", "Connections with TLS over which a call came.",
+             self._server.handshakes.connections_total),
             ("log_lines_lost", "Log lines of the Manager that could not be written.", self._sink.lost_total),
         ):
             yield CounterMetricFamily(f"hostmanager_{name}", about, count)

@@ -18,6 +18,7 @@ from daemon.manager.fleet import Fleet
 from daemon.manager.servicer import MESSAGE_BYTES, SERVICES, ManagerServicer
 from daemon.model.event import Severity
 from daemon.rpc.gate import Gate
+from daemon.rpc.handshakes import Handshakes
 from daemon.rpc.health import Health
 from daemon.rpc.listener import Listening, RpcListener
 from daemon.rpc.refusals import Words
@@ -126,6 +127,11 @@ class ManagerServer(Service):
     def in_flight(self) -> int:
         """Calls running and waiting for a worker."""
         return self._listener.in_flight
+
+    @property
+    def handshakes(self) -> Handshakes:
+        """TLS handshakes begun, and connections over which a call came."""
+        return self._listener.handshakes
 
     async def open(self) -> None:
         """Listens; where certificates cannot be used, as soon as they can.
