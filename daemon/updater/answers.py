@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
-from daemon.httpclient import Answer
+from daemon.httpclient.sink import Answer
 
 RETRY_AFTER_MAX_S = 86400.0
 VALIDATOR_MAX = 1024  # characters of an ETag that is worth keeping

@@ -18,7 +18,8 @@ from daemon.aio.sleep import sleep
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.durable.atomic import write_atomic
 from daemon.errors import StorageError, UpdateDownloadError
-from daemon.httpclient import Fetcher, FetchLimits, HttpError
+from daemon.httpclient import HttpError
+from daemon.httpclient.fetching import Fetcher, FetchLimits
 from daemon.updater.answers import Step, Verdict, too_large
 from daemon.updater.landing import Landing
 from daemon.updater.part import PACKAGE, PartFile

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from daemon.aio.reactor import Clock
 from daemon.errors import UpdateDownloadError
-from daemon.httpclient import Answer, HttpError
+from daemon.httpclient import HttpError
+from daemon.httpclient.sink import Answer
 from daemon.updater.answers import Step, Verdict, judge, too_large
 from daemon.updater.part import PartFile
 from daemon.updater.progress import Progress

@@ -17,8 +17,10 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from daemon.aio.threads import ThreadLanes
-from daemon.httpclient import Answer, Fetcher, FetchLimits, HttpError
+from daemon.httpclient import HttpError
 from daemon.httpclient.body import PIECE_BYTES
+from daemon.httpclient.fetching import Fetcher, FetchLimits
+from daemon.httpclient.sink import Answer
 from tests.fakes import package_server as server
 from tests.fakes.package_server import Manner, PackageServer, ProxyServer
 from tests.integration.web_support import Authority

@@ -25,7 +25,7 @@ from twisted.trial.unittest import TestCase
 from daemon import faults
 from daemon.aio.threads import ThreadLanes
 from daemon.errors import StorageError, UpdateDownloadError
-from daemon.httpclient import Fetcher
+from daemon.httpclient.fetching import Fetcher
 from daemon.updater.download import DISK_TIMEOUT_S, LANE, OVERALL_S, TRIES_MAX, Downloader
 from daemon.updater.part import ETAG, PACKAGE, PART
 from daemon.updater.progress import Progress

@@ -43,10 +43,12 @@ from daemon.model.agent import Wanted
 from daemon.model.event import Event, Severity
 from daemon.model.metrics import Metrics
 from daemon.model.moment import rfc3339
+from daemon.model.update import UpdateState, UpdateStep, UpdateView
 from daemon.tap import read_tap_cfg
 from daemon.web.api import Api
 from daemon.web.problems import FAULT_STATUS, Problem
 from daemon.web.sse import EVENTS_TYPE, frame
+from daemon.web.updates import update_body
 from tests.fakes.commands import FakeCommandRunner
 from tests.fakes.control import Answer, RigCase
 from tests.fakes.directory import FakeDirectory, FakeEvents, FakePeer, FakeTarget
@@ -365,7 +367,9 @@ def published_types() -> Iterator[str]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
                 continue
             first = node.args[0]
-            if node.func.attr in ("publish", "_say") and isinstance(first, ast.Constant):
+            if not isinstance(first, ast.Constant):
+                continue
+            if node.func.attr == "publish" or (node.func.attr == "_say" and str(first.value).startswith("update.")):
                 yield first.value
 
 
@@ -392,10 +396,17 @@ def test_the_page_of_hostagent_has_the_keys_documented() -> None:
     assert {e.tags[1] for e in shown} == {"HealthView", "MetricsView", "ReloadView"}
 
 
+def test_the_update_shown_has_the_keys_of_a_real_one_and_states_are_listed() -> None:
+    (example,) = tagged("update")
+    view = UpdateView(id="x", component="web", version="1", state=UpdateState.FAILED, step=UpdateStep.DONE)
+    assert set(example.json) == set(update_body(view))
+    assert {word for row in rows(PROTOCOLS, "`state`") for word in code_words(row[0])} == {s.value for s in UpdateState}
+
+
 def test_no_json_in_the_documents_goes_unchecked() -> None:
     checked = {
         "heartbeat-bare", "heartbeat-streamed", "heartbeat-malformed", "heartbeat-invalid", "heartbeat-posted",
-        "heartbeat-answer", "rpc", "rpc-broken", "rpc-notification", "agentkit", "GET", "POST", *VIEWS,
+        "heartbeat-answer", "rpc", "rpc-broken", "rpc-notification", "agentkit", "update", "GET", "POST", *VIEWS,
     }
     for example in (e for text in (README, PROTOCOLS, ARCHITECTURE, ERRORS, TESTING) for e in examples(text)):
         if example.language == "json":
