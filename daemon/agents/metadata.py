@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.logger import Logger
@@ -19,6 +20,7 @@ from twisted.python.failure import Failure
 from daemon import faults
 from daemon.aio.reactor import Clock, DelayedCall
 from daemon.aio.threads import Threads
+from daemon.durable import snapshot
 from daemon.durable.atomic import read_bounded, remove_stale_temporaries, set_aside, write_atomic
 from daemon.errors import StorageError
 from daemon.interfaces import AlertSink, EventSink
@@ -36,6 +38,7 @@ SAVE_DEADLINE_S = 30.0
 STOP_PATIENCE_S = 3.0  # with a disk that does not answer when the daemon leaves
 LANE = "metadata"
 ALERT = "storage"
+BEFORE = "what was kept before the update of the daemon"
 
 
 class AgentMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +96,12 @@ class AgentMetadata(msgspec.Struct, frozen=True, kw_only=True):
 _DECODER = msgspec.json.Decoder(AgentMetadata)
 
 
+class _AnySchema(msgspec.Struct):
+    """What is looked at before anything else of a file."""
+
+    schema: Any = SCHEMA
+
+
 def _check_ranges(metadata: AgentMetadata) -> None:
     """Raises ValueError for what JSON can say and no agent can be."""
     identity, last = metadata.identity, metadata.last_exit
@@ -107,6 +116,47 @@ def _check_ranges(metadata: AgentMetadata) -> None:
         raise ValueError("a count in it is out of range")
     if metadata.mark and not _TOKEN.fullmatch(metadata.mark):
         raise ValueError("its mark is not 32 hex digits")
+
+
+def _decode(agent_id: str, data: bytes) -> AgentMetadata:
+    """Raises what :meth:`FileMetadataStore.load_all` sets a file aside for."""
+    metadata = _DECODER.decode(data)
+    if metadata.id != agent_id:
+        raise ValueError(f"it names agent {metadata.id!r}")
+    _check_ranges(metadata)
+    return metadata
+
+
+def newer_schema(data: bytes) -> bool:
+    """Whether a newer daemon wrote the file; what is no JSON object was written by nobody."""
+    try:
+        schema = msgspec.json.decode(data, type=_AnySchema).schema
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return False
+    return isinstance(schema, int) and schema > SCHEMA
+
+
+def lenient(agent_id: str, data: bytes, before: AgentMetadata | None) -> AgentMetadata:
+    """The metadata in a newer daemon's file: each field we know where it is valid by itself, else that of
+    ``before``, else the default.
+
+    Raises:
+        ValueError: it is another agent's.
+    """
+    found = msgspec.json.decode(data)
+    if found.get("id") != agent_id:
+        raise ValueError(f"it names agent {found.get('id')!r}")
+    taken = before if before is not None else AgentMetadata(id=agent_id)
+    for field in msgspec.structs.fields(AgentMetadata):
+        if field.name in ("schema", "id") or field.name not in found:
+            continue
+        try:
+            changed = replace(taken, **{field.name: msgspec.convert(found[field.name], field.type)})
+            _check_ranges(changed)
+        except (ValueError, msgspec.MsgspecError):
+            continue
+        taken = changed
+    return replace(taken, schema=SCHEMA)
 
 
 class UnsavedError(Exception):
@@ -174,25 +224,63 @@ class FileMetadataStore:
 
     def _load(self, path: Path) -> AgentMetadata | None:
         try:
-            metadata = _DECODER.decode(read_bounded(path, FILE_MAX))
-            if metadata.id != path.stem:
-                raise ValueError(f"it names agent {metadata.id!r}")
-            _check_ranges(metadata)
-            if metadata.schema > SCHEMA:
-                raise ValueError(f"schema {metadata.schema} is newer than this daemon's {SCHEMA}")
+            data = read_bounded(path, FILE_MAX)
+            if newer_schema(data):
+                return self._from_newer(path, data)
+            return _decode(path.stem, data)
         except (OSError, ValueError, RecursionError, msgspec.MsgspecError, StorageError) as error:
-            self._set_aside(path, error)
+            before = self._before(path)
+            self._set_aside(path, error, "its history begins anew" if before is None else BEFORE)
+            if before is not None:
+                self.save_soon(before)
+            return before
+
+    def _before(self, path: Path) -> AgentMetadata | None:
+        """The copy that was kept before an update of the daemon which is not settled yet."""
+        copy = snapshot.kept(self._directory, path.name)
+        if copy is None:
             return None
+        try:
+            return _decode(path.stem, read_bounded(copy, FILE_MAX))
+        except (OSError, ValueError, RecursionError, msgspec.MsgspecError, StorageError) as error:
+            self.log.warn("D1004 {copy} is unreadable ({error})",
+                          copy=str(copy), error=str(error), error_code="D1004")
+            return None
+
+    def _from_newer(self, path: Path, data: bytes) -> AgentMetadata:
+        """A newer daemon wrote it, and was rolled back: its agent runs, and must not be forgotten.
+
+        The file stays as it is until ours is saved in its place, and under another name for ever.
+
+        Raises:
+            ValueError: it is another agent's.
+        """
+        before = self._before(path)
+        metadata = lenient(path.stem, data, before)
+        kept = path.with_name(f"{path.name}.newer")
+        try:
+            write_atomic(kept, data)
+        except StorageError as error:
+            self.log.warn("{error}; it is lost with the next save", error=str(error), error_code="D1004")
+        message = (
+            f"the metadata of agent {path.stem} is of a newer daemon; what this one knows of it is used"
+            f"{f', for the rest {BEFORE}' if before is not None else ''}; kept as {kept}"
+        )
+        self.log.warn("D1004 {message}", message=message, error_code="D1004", agent_id=path.stem)
+        self._events.publish(
+            "agent.metadata_newer", message, severity=Severity.WARN, agent_id=path.stem,
+            data={"code": "D1004", "kept": str(kept)},
+        )
+        self.save_soon(metadata)
         return metadata
 
-    def _set_aside(self, path: Path, error: Exception) -> None:
+    def _set_aside(self, path: Path, error: Exception, then: str) -> None:
         try:
             kept = str(set_aside(path))
         except (OSError, StorageError) as why_not:
             kept = f"its place ({why_not})"
         message = (
-            f"the metadata of agent {path.stem} is unreadable ({error}); kept as {kept}, "
-            "its history begins anew"
+            f"the metadata of agent {path.stem} is unreadable ({error}); kept as {kept}, {then}"
         )
         self.log.error("D1004 {message}", message=message, error_code="D1004", agent_id=path.stem)
         self._events.publish(

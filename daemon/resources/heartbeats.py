@@ -67,9 +67,8 @@ class HeartbeatKeeper(Service):
     def restore(self) -> None:
         """Gives agents back what an earlier daemon of this boot heard of them. Blocks; for the start only."""
         try:
+            # Also of a newer daemon that was rolled back, as far as it still fits.
             snapshot = msgspec.json.decode(read_bounded(self._path, FILE_MAX), type=Snapshot)
-            if snapshot.schema > SCHEMA:
-                raise ValueError(f"schema {snapshot.schema} is newer than this daemon's {SCHEMA}")
         except FileNotFoundError:
             return
         except (StorageError, OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:

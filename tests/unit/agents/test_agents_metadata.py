@@ -24,6 +24,7 @@ from daemon.agents.metadata import (
     AgentMetadata,
     FileMetadataStore,
 )
+from daemon.durable import snapshot
 from daemon.errors import StorageError
 from daemon.model.agent import Identity, LastExit, Wanted
 from daemon.model.event import Severity
@@ -274,7 +275,7 @@ CORRUPT: dict[str, bytes] = {
     "bad-identity": b'{"id":"bad-identity","identity":{"pid":1}}',
     "infinite": b'{"id":"infinite","next_try_mono":1e999}',
     "other-id": GOOD,
-    "newer": msgspec.json.encode(msgspec.structs.replace(FULL, id="newer", schema=SCHEMA + 1)),
+    "newer-of-another": msgspec.json.encode(msgspec.structs.replace(FULL, schema=SCHEMA + 1)),
     "deep": b'{"id":"deep","x":' + b"[" * 100_000,
     "oversized": b'{"id":"oversized","run":"' + b"x" * FILE_MAX + b'"}',
 }
@@ -364,3 +365,66 @@ class LoadingTest(StoreCase):
         store = FileMetadataStore(self.directory / "file", self.clock, self.threads, self.events, self.alerts)
         error = self.assertRaises(StorageError, store.load_all)
         self.assertEqual(error.code.value, "D1004")
+
+
+class NewerDaemonTest(StoreCase):
+    """A newer daemon wrote the files and was rolled back: the agents run, and stay known."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.root = self.directory
+        self.directory = self.root / "agents"
+        self.directory.mkdir()
+        self.store = self.new_store()
+
+    def write(self, **changes: Any) -> bytes:
+        fields = msgspec.to_builtins(FULL) | {"schema": SCHEMA + 1, "invented": {"later": True}} | changes
+        data = msgspec.json.encode(fields)
+        (self.directory / "a.json").write_bytes(data)
+        return data
+
+    def test_what_is_known_of_it_is_used_and_saved_and_the_file_is_kept(self) -> None:
+        data = self.write()
+        self.assertEqual(self.store.load_all(), {"a": FULL})
+        self.assertEqual((self.directory / "a.json.newer").read_bytes(), data)
+        self.assertEqual((self.directory / "a.json").read_bytes(), data)
+        self.assertEqual(self.types(), ["agent.metadata_newer"])
+        self.clock.advance(SAVE_WITHIN_S)
+        self.assertEqual(self.on_disk(), FULL)
+        again = self.new_store()
+        self.assertEqual(again.load_all(), {"a": FULL})
+        self.assertEqual(self.types(), ["agent.metadata_newer"])
+
+    def test_a_field_that_changed_its_meaning_is_taken_from_before_the_update(self) -> None:
+        older = msgspec.structs.replace(FULL, wanted=Wanted.RUNNING, exits_in_a_row=2, created_at=1.5)
+        (self.directory / "a.json").write_bytes(msgspec.json.encode(older))
+        snapshot.take(self.directory, "u1")
+        self.write(exits_in_a_row={"of": "another kind"}, created_at=1e300, wanted="stopped")
+        (found,) = self.store.load_all().values()
+        self.assertEqual(found, msgspec.structs.replace(FULL, exits_in_a_row=2, created_at=1.5))
+
+    def test_without_a_copy_such_a_field_has_its_default(self) -> None:
+        self.write(identity="pid 7", mark="AB" * 16, restarts_mono=None)
+        (found,) = self.store.load_all().values()
+        self.assertEqual((found.identity, found.mark, found.restarts_mono), (None, "", ()))
+        self.assertEqual((found.wanted, found.run, found.schema), (Wanted.STOPPED, FULL.run, SCHEMA))
+
+    def test_a_file_in_a_form_nobody_knows_is_replaced_by_the_copy(self) -> None:
+        (self.directory / "a.json").write_bytes(GOOD)
+        snapshot.take(self.directory, "u1")
+        (self.directory / "a.json").write_bytes(b"\xa1abinary")
+        self.assertEqual(self.store.load_all(), {"a": FULL})
+        self.assertEqual((self.directory / "a.json.corrupt").read_bytes(), b"\xa1abinary")
+        self.clock.advance(SAVE_WITHIN_S)
+        self.assertEqual(self.on_disk(), FULL)
+
+    def test_a_copy_that_is_damaged_too_is_no_help_and_no_harm(self) -> None:
+        (self.directory / "a.json").write_bytes(b"{")
+        snapshot.take(self.directory, "u1")
+        self.write()
+        self.assertEqual(self.store.load_all(), {"a": FULL})
+
+    def test_a_disk_without_room_for_the_newer_file_costs_that_file_alone(self) -> None:
+        self.write()
+        self.break_disk("atomic.write:1:enospc")
+        self.assertEqual(self.store.load_all(), {"a": FULL})

@@ -385,7 +385,7 @@ class Heartbeats(MonitorCase):
     def test_hostile_files_are_set_aside(self) -> None:
         path = self.root / "heartbeats.json"
         for text in (b"", b"[]", b"{", b'{"boot_id":"boot","agents":{"a":{"mono":"x","at":1}}}', b"[" * 100_000,
-                     b'{"boot_id":"boot","agents":{},"schema":2}', b"\xff"):
+                     b'{"boot_id":"boot","agents":[],"schema":2}', b"\xff"):
             path.write_bytes(text)
             self.keeper().restore()
             self.assertFalse(path.exists())
@@ -394,6 +394,13 @@ class Heartbeats(MonitorCase):
         self.keeper().restore()
         self.assertIsNone(self.roster.agents[0].heartbeat_mono)
         self.assertIsNone(self.roster.agents[1].heartbeat_mono)
+
+    def test_what_a_newer_daemon_wrote_serves_as_far_as_it_fits(self) -> None:
+        (self.root / "heartbeats.json").write_bytes(
+            b'{"schema":2,"new":1,"boot_id":"boot","agents":{"a":{"mono":400.0,"at":1.0,"more":[]}}}'
+        )
+        self.keeper().restore()
+        self.assertEqual(self.roster.agents[0].heartbeat_mono, 400.0)
 
     def test_a_disk_that_refuses_is_tried_again(self) -> None:
         faults.arm({"HOSTDAEMON_FAULT": "atomic.write:1:enospc"})
