@@ -46,6 +46,7 @@ class ServiceManager:
         monotonic_us: CLOCK_MONOTONIC in microseconds, for RELOADING.
 
     Attributes:
+        variables: as they were found, for a successor in this process.
         watchdog_s: seconds within which a ping must come, 0 for no watchdog.
         failures_total: datagrams that could not be sent.
     """
@@ -54,7 +55,8 @@ class ServiceManager:
         self, environ: MutableMapping[str, str], clock: Clock, pid: int,
         monotonic_us: Callable[[], int] = lambda: time.monotonic_ns() // 1000,
     ) -> None:
-        address, usec, for_pid = (environ.pop(name, "") for name in VARIABLES)
+        self.variables = {name: environ.pop(name) for name in VARIABLES if name in environ}
+        address, usec, for_pid = (self.variables.get(name, "") for name in VARIABLES)
         self._clock = clock
         self._monotonic_us = monotonic_us
         self._address = "\0" + address[1:] if address.startswith("@") else address
@@ -95,6 +97,13 @@ class ServiceManager:
     def reloading(self) -> None:
         """A reload begins. Both lines in one datagram: newer versions wait for ever without the time."""
         self._send("RELOADING=1", f"MONOTONIC_USEC={self._monotonic_us()}")
+
+    def giving_way(self, version: str) -> None:
+        """Another version takes over in this process; the watchdog waits for it from now on."""
+        self._send(
+            "RELOADING=1", f"MONOTONIC_USEC={self._monotonic_us()}", "WATCHDOG=1",
+            f"STATUS=giving way to version {version}; agents run on",
+        )
 
     def stopping(self) -> None:
         """The end begins."""

@@ -67,6 +67,18 @@ class NotifyTest(SynchronousTestCase):
         manager.stopping()
         manager.changed()
         self.assertEqual(self.clock.getDelayedCalls(), [])
+    def test_a_successor_in_this_process_gets_the_variables_and_the_watchdog_waits_for_it(self) -> None:
+        server = self.listen(str(self.root / "notify"))
+        manager, _ = self.manager(str(self.root / "notify"), WATCHDOG_USEC="10000000")
+        self.assertEqual(
+            manager.variables, {"NOTIFY_SOCKET": str(self.root / "notify"), "WATCHDOG_USEC": "10000000"}
+        )
+        manager.giving_way("2.0.0")
+        self.assertEqual(
+            server.recv(4096).decode(),
+            "RELOADING=1\nMONOTONIC_USEC=123456\nWATCHDOG=1\nSTATUS=giving way to version 2.0.0; agents run on",
+        )
+        self.assertEqual(ServiceManager({}, self.clock, 42).variables, {})
 
     def test_the_watchdog_is_fed_twice_in_its_time_and_only_in_health(self) -> None:
         server = self.listen(str(self.root / "notify"))
