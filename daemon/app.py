@@ -17,11 +17,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import ILogObserver, Logger
 from twisted.python.failure import Failure
 
-from daemon import __version__
+from daemon import __version__, faults
 from daemon.aio.logsink import LogSink
 from daemon.aio.memory import bound_arenas, give_back
 from daemon.aio.sdnotify import ServiceManager
-from daemon.assembly import apply_watchers, make_parts, stop_all
+from daemon.assembly import apply_watchers, make_daemon_target, make_parts, stop_all
 from daemon.config.load import LoadedConfig
 from daemon.control.config_manager import Step
 from daemon.control.control import Control, NodeSettings
@@ -35,6 +35,7 @@ from daemon.logs.own import RotatingStream, attend
 from daemon.model.agent import AgentState
 from daemon.model.event import Severity
 from daemon.procfs.table import sweep
+from daemon.updater.handing_over import HandOver, Invocation, become
 from daemon.updating import make_updates
 from daemon.uplink import Uplink
 from daemon.web.api import Api
@@ -59,6 +60,7 @@ class HostDaemon(MultiService):
         reactor: the reactor.
         sink: the log, handed to twistd as its observer.
         lock: held; one daemon per work_dir.
+        invocation: how we were started.
 
     Raises:
         DaemonError: D1004, the work_dir cannot be used.
@@ -66,7 +68,9 @@ class HostDaemon(MultiService):
 
     log = Logger()
 
-    def __init__(self, loaded: LoadedConfig, reactor: Any, sink: LogSink, lock: DirectoryLock) -> None:
+    def __init__(
+        self, loaded: LoadedConfig, reactor: Any, sink: LogSink, lock: DirectoryLock, invocation: Invocation
+    ) -> None:
         super().__init__()
         bound_arenas()
         config = loaded.config
@@ -79,6 +83,7 @@ class HostDaemon(MultiService):
         self._adopted = False
         self._stopping = False
         self._asked_once = False
+        self._hand_over: HandOver | None = None
         self._facts = node_facts(paths.root, config.daemon.id)
         self.service_manager = ServiceManager(os.environ, reactor, os.getpid())
         self.parts = parts = make_parts(loaded, reactor, sink, self._facts)
@@ -114,6 +119,10 @@ class HostDaemon(MultiService):
         parts.alerts.subscribe(lambda _alert: self.service_manager.changed())
         parts.config.applied_by(
             [*parts.reload_steps, Step(name="Manager", apply=lambda old, new: self.uplink.apply(new))]
+        )
+        # The daemon as what is updated; whoever makes the UpdateManager hands it on.
+        self.daemon_target = make_daemon_target(
+            parts, self.control, self, invocation, self.service_manager.variables
         )
         metrics = PartsMetrics(
             heartbeats=parts.heartbeats, http_heartbeats=parts.http_heartbeats, health=parts.health,
@@ -172,6 +181,8 @@ class HostDaemon(MultiService):
         """SIGTERM or SIGINT. A second one changes nothing: Twisted would log a traceback for it."""
         if not self._asked_once:
             self._asked_once = True
+            if self._hand_over is not None:
+                return  # it is leaving already; there will be no exec at the end
             (self._reactor.sigInt if number == signal.SIGINT else self._reactor.sigTerm)(number, frame)
 
     def _begin(self) -> None:
@@ -242,6 +253,7 @@ class HostDaemon(MultiService):
         self.service_manager.changed()
         # Also while we stop, which may take longer than the watchdog's time; a loop that hangs pings no more.
         self.service_manager.feed_watchdog(lambda: True)
+        self.daemon_target.ready()
 
     def _state_changed(self, agent_id: str) -> None:
         self.uplink.state_changed(agent_id)
@@ -332,14 +344,27 @@ class HostDaemon(MultiService):
         self._reactor.addSystemEventTrigger("after", "shutdown", self._end)
         return Deferred.fromCoroutine(self._leave())
 
+    def hand_over(self, hand_over: HandOver) -> bool:
+        """See :class:`daemon.updater.handing_over.GivesWay`: a stop whose end is an exec, not an exit."""
+        if self._hand_over is not None or self._stopping or self._asked_once:
+            return False
+        self._hand_over = hand_over
+        self._reactor.stop()
+        return True
+
     async def _leave(self) -> None:
-        self.log.info("stopping; agents run on")
-        self.service_manager.stopping()
+        if self._hand_over is not None:
+            self.log.info("giving way to version {version}; agents run on", version=self._hand_over.version)
+            self.service_manager.giving_way(self._hand_over.version)
+        else:
+            self.log.info("stopping; agents run on")
+            self.service_manager.stopping()
         self.http.refuse()
         self.uplink.refuse()
         self.updates.refuse()
         self.parts.bus.publish("daemon.stopping", f"hostdaemon stops, pid {os.getpid()}; agents run on")
         await self._stop_child("updater")  # an agent between two versions gets one
+        await self.daemon_target.leaving()
         await self._stop_child("config-watch")
         await self._stop_child("health")  # before the agents: a verdict now would only be in the way
         for name in ("heartbeat-http", "heartbeat-socket", "agents"):
@@ -369,12 +394,30 @@ class HostDaemon(MultiService):
         """After shutdown: the last lines, and the exit status a SystemExit in the reactor would lose."""
         if self.parts.journal is not None:
             self.parts.journal.close()
+        if self._hand_over is not None:
+            self._become(self._hand_over)
         pid_file = self._loaded.config.daemon.pid_file
         if pid_file:
             _remove_own_pid_file(Path(pid_file))
         self._lock.release()
         if self.exit_status:
             os._exit(self.exit_status)
+
+
+    def _become(self, hand_over: HandOver) -> None:
+        """The exec; returns where there was none, to end as after any stop."""
+        try:
+            if self._asked_once:
+                hand_over.abandoned("somebody asked the daemon to stop before it had given way")
+                return
+            hand_over.before()
+            faults.hit("update.daemon.left")
+            self._lock.set_inheritable(True)
+            become(hand_over, self._lock.fd)
+        except (OSError, DaemonError) as error:  # the watcher of the update brings the old version back
+            self.log.error("D4003 version {version} cannot be started: {error}",
+                           version=hand_over.version, error=str(error), error_code="D4003")
+            self.exit_status = 1
 
 
 def http_connections_max() -> int:

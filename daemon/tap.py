@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -32,6 +33,7 @@ from daemon.errors import ConfigValidateError, DaemonError
 
 if TYPE_CHECKING:
     from daemon.app import HostDaemon
+    from daemon.updater.handing_over import Invocation
 
 TAP_CFG = (Path("tap.cfg"), Path("/etc/hostdaemon/tap.cfg"))
 SECTION = "hostdaemon"
@@ -153,6 +155,7 @@ def _make(loaded: LoadedConfig, options: Options) -> HostDaemon:
     from daemon.durable.lock import DirectoryLock
     from daemon.durable.workdir import WorkDir
     from daemon.logs.own import RotatingStream
+    from daemon.updater.handing_over import inherited_lock
 
     reactor: Any = global_reactor
     # Twisted's timers go by wall time; a clock that is set must neither hold nor hurry anything.
@@ -161,7 +164,12 @@ def _make(loaded: LoadedConfig, options: Options) -> HostDaemon:
     paths = WorkDir(Path(config.daemon.work_dir))
     paths.make()
     lock = DirectoryLock(paths.root)
-    lock.acquire()
+    # Left open by the version before us, which became us by an exec.
+    inherited = inherited_lock(os.environ)
+    lock.acquire(inherited)
+    if inherited is not None and lock.fd != inherited:
+        with suppress(OSError):  # not open at all
+            os.close(inherited)  # of another work_dir, which would stay locked
     log_file = config.daemon.log_file if options["log-file"] is None else options["log-file"]
     if log_file in ("", "-") and options.parent is not None and not options.parent.get("nodaemon"):
         print(
@@ -184,7 +192,25 @@ def _make(loaded: LoadedConfig, options: Options) -> HostDaemon:
 
     from daemon.app import HostDaemon
 
-    return HostDaemon(loaded, reactor, sink, lock)
+    return HostDaemon(loaded, reactor, sink, lock, invocation_of(options, log_file))
+
+
+def invocation_of(options: Options, log_file: str) -> Invocation:
+    """How this process was started, for its successor after an update; a relative path would mean another
+    file where twistd has changed its directory."""
+    from daemon.updater.handing_over import Invocation
+
+    ours: list[str] = []
+    for name in ("config", "log-level", "log-format", "log-file"):
+        value = options[name]
+        if value is not None:
+            path = name in ("config", "log-file") and value not in ("", "-")
+            ours += [f"--{name}={Path(value).absolute() if path else value}"]
+    reactor = options.parent.get("reactor") if options.parent is not None else None
+    return Invocation(
+        twistd=(f"--reactor={reactor}",) if reactor else (), options=tuple(ours),
+        log_file="" if log_file in ("", "-") else str(Path(log_file).absolute()),
+    )
 
 
 def _check(loaded: LoadedConfig) -> NoReturn:

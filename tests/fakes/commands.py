@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
@@ -101,3 +102,16 @@ class FakeCommandRunner:
         else:
             ended(program.status, output)
         return done
+
+
+class CommandsInTurn(FakeCommandRunner):
+    """The same, for programs that one interpreter runs: the next call runs the next of them."""
+
+    def __init__(self, clock: IReactorTime, *programs: FakeProgram) -> None:
+        super().__init__(clock)
+        self.turns = list(programs)
+
+    def run(self, argv: Sequence[str], **options: Any) -> Deferred[CommandResult]:
+        """See CommandRunner; with no program left it cannot be started."""
+        self.programs = {argv[0]: self.turns.pop(0)} if self.turns else {}
+        return super().run(argv, **options)

@@ -8,7 +8,7 @@ import pytest
 from twisted.python import usage
 
 from daemon.config.load import DEFAULT_PATH
-from daemon.tap import Options, read_tap_cfg
+from daemon.tap import Options, invocation_of, read_tap_cfg
 
 NAMES = ("config", "log-level", "log-format", "log-file")
 
@@ -153,3 +153,29 @@ def test_the_files_are_read_as_configparser_reads_them(elsewhere: Path) -> None:
     assert read_tap_cfg((path,)) == {"log_level": "warn", "log_format": "json"}
     with pytest.raises(ValueError):
         read_tap_cfg((tap_cfg(elsewhere, "[hostdaemon\n"),))
+
+
+def test_a_successor_gets_what_we_were_given_with_absolute_paths(elsewhere: Path) -> None:
+    tap_cfg(elsewhere, "[hostdaemon]\nlog_level = debug\n")
+    options = Options()
+    options.parseOptions(["-c", "mine.yaml", "-L", "d.log"])
+    found = invocation_of(options, "d.log")
+    assert found.options == (f"--config={elsewhere}/mine.yaml", "--log-level=debug", f"--log-file={elsewhere}/d.log")
+    assert (found.twistd, found.log_file) == ((), f"{elsewhere}/d.log")
+
+
+@pytest.mark.parametrize("log_file", ["", "-"])
+def test_a_log_on_stderr_stays_there(elsewhere: Path, log_file: str) -> None:
+    options = Options()
+    options.parseOptions([f"--log-file={log_file}"])
+    found = invocation_of(options, log_file)
+    assert found.options == (f"--config={DEFAULT_PATH}", f"--log-file={log_file}")
+    assert found.log_file == ""
+
+
+def test_a_reactor_that_was_chosen_is_chosen_again() -> None:
+    options = Options()
+    options.parseOptions([])
+    options.parent = usage.Options()
+    options.parent["reactor"] = "poll"
+    assert invocation_of(options, "").twistd == ("--reactor=poll",)
