@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred
@@ -21,7 +21,7 @@ from daemon import __version__, faults
 from daemon.aio.logsink import LogSink
 from daemon.aio.memory import bound_arenas, give_back
 from daemon.aio.sdnotify import ServiceManager
-from daemon.assembly import apply_watchers, make_daemon_target, make_parts, stop_all
+from daemon.assembly import apply_watchers, make_parts, stop_all
 from daemon.config.load import LoadedConfig
 from daemon.control.config_manager import Step
 from daemon.control.control import Control, NodeSettings
@@ -36,7 +36,7 @@ from daemon.model.agent import AgentState
 from daemon.model.event import Severity
 from daemon.procfs.table import sweep
 from daemon.updater.handing_over import HandOver, Invocation, become
-from daemon.updating import make_updates
+from daemon.updating import make_daemon_target, make_updates
 from daemon.uplink import Uplink
 from daemon.web.api import Api
 from daemon.web.exposition import DaemonMetrics
@@ -87,7 +87,10 @@ class HostDaemon(MultiService):
         self._facts = node_facts(paths.root, config.daemon.id)
         self.service_manager = ServiceManager(os.environ, reactor, os.getpid())
         self.parts = parts = make_parts(loaded, reactor, sink, self._facts)
-        self.updates = make_updates(reactor, parts, cast(Any, None))
+        self.daemon_target = make_daemon_target(
+            parts, lambda: self.control.readiness(), self, invocation, self.service_manager.variables
+        )
+        self.updates = make_updates(reactor, parts, self.daemon_target)
         self.control = Control(
             agents=parts.agents,
             world=parts.world,
@@ -119,10 +122,6 @@ class HostDaemon(MultiService):
         parts.alerts.subscribe(lambda _alert: self.service_manager.changed())
         parts.config.applied_by(
             [*parts.reload_steps, Step(name="Manager", apply=lambda old, new: self.uplink.apply(new))]
-        )
-        # The daemon as what is updated; whoever makes the UpdateManager hands it on.
-        self.daemon_target = make_daemon_target(
-            parts, self.control, self, invocation, self.service_manager.variables
         )
         metrics = PartsMetrics(
             heartbeats=parts.heartbeats, http_heartbeats=parts.http_heartbeats, health=parts.health,

@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,6 @@ from daemon.config.load import LoadedConfig, load
 from daemon.config.schema import AgentConfig, Config
 from daemon.control.config_manager import ConfigManager, Step
 from daemon.control.config_watch import ConfigWatch
-from daemon.control.control import Control
 from daemon.control.node import NodeFacts
 from daemon.control.records import Records
 from daemon.durable.workdir import WorkDir, kept_secret
@@ -63,11 +62,6 @@ from daemon.procfs.usage import SessionMeter
 from daemon.resources.heartbeats import HeartbeatKeeper
 from daemon.resources.history import History
 from daemon.resources.monitor import ResourceMonitor
-from daemon.updater.daemon_target import DaemonTarget
-from daemon.updater.handing_over import GivesWay, Invocation
-from daemon.updater.installation import Installation
-from daemon.updater.proving import SelfProof, as_mapping
-from daemon.updater.switching import Surroundings
 
 log = Logger()
 
@@ -206,26 +200,6 @@ def make_parts(loaded: LoadedConfig, reactor: Any, sink: LogSink, facts: NodeFac
     )
     steps += reload_steps(parts, factory, sink)
     return parts
-
-
-def make_daemon_target(
-    parts: Parts, control: Control, daemon: GivesWay, invocation: Invocation,
-    service_manager: Mapping[str, str],
-) -> DaemonTarget:
-    """The daemon as what is updated; refuses where it does not run from a bundle."""
-    proof = SelfProof(
-        parts.world.clock, parts.threads, lambda: as_mapping(control.readiness()), parts.agents
-    )
-    parts.bus.subscribe(proof.hear)
-    around = Surroundings(
-        settings=lambda: parts.config.in_force.update, invocation=invocation, service_manager=service_manager,
-        paths=WorkDir(Path(parts.config.in_force.daemon.work_dir)), clock=parts.world.clock,
-        threads=parts.threads, commands=parts.commands, roster=parts.agents, daemon=daemon,
-    )
-    return DaemonTarget(
-        installation=Installation.find(), around=around, config_path=parts.config.path, events=parts.bus,
-        proof=proof,
-    )
 
 
 def reload_steps(parts: Parts, factory: CollectorFactory, sink: LogSink) -> Sequence[Step]:

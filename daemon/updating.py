@@ -5,23 +5,30 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from daemon.assembly import Parts
 from daemon.config.schema import UpdateConfig
+from daemon.control.control import CheckResult
 from daemon.durable.workdir import WorkDir
+from daemon.updater.daemon_target import DaemonTarget
+from daemon.updater.handing_over import GivesWay, Invocation
+from daemon.updater.installation import Installation
 from daemon.updater.intake import Intake
 from daemon.updater.journal import UpdateJournal
 from daemon.updater.known import KnownPackages
 from daemon.updater.manager import UpdateManager, Verdict
+from daemon.updater.policy import Outcome
+from daemon.updater.self_proof import SelfProof, as_mapping
 from daemon.updater.staging import Staging
+from daemon.updater.switching import Surroundings
 from daemon.updater.target import UpdateTarget
 from daemon.updater.update import Tools
 
 
-def make_updates(reactor: Any, parts: Parts, daemon_target: UpdateTarget) -> UpdateManager:
+def make_updates(reactor: Any, parts: Parts, daemon_target: DaemonTarget) -> UpdateManager:
     """The updater; reads and starts nothing yet."""
 
     def config() -> UpdateConfig:
@@ -58,10 +65,28 @@ def _make_intake(reactor: Any, parts: Parts, known: KnownPackages) -> Intake:
     )
 
 
+def make_daemon_target(
+    parts: Parts, readiness: Callable[[], Sequence[CheckResult]], daemon: GivesWay, invocation: Invocation,
+    service_manager: Mapping[str, str],
+) -> DaemonTarget:
+    """The daemon as what is updated; refuses where it does not run from a bundle."""
+    proof = SelfProof(parts.world.clock, parts.threads, lambda: as_mapping(readiness()), parts.agents)
+    parts.bus.subscribe(proof.hear)
+    around = Surroundings(
+        settings=lambda: parts.config.in_force.update, invocation=invocation, service_manager=service_manager,
+        paths=WorkDir(Path(parts.config.in_force.daemon.work_dir)), clock=parts.world.clock,
+        threads=parts.threads, commands=parts.commands, roster=parts.agents, daemon=daemon,
+    )
+    return DaemonTarget(
+        installation=Installation.find(), around=around, config_path=parts.config.path, events=parts.bus,
+        proof=proof,
+    )
+
+
 class HostTargets:
     """The agents of this host and its daemon. Implements :class:`daemon.updater.manager.Targets`."""
 
-    def __init__(self, reactor: Any, parts: Parts, daemon_target: UpdateTarget) -> None:
+    def __init__(self, reactor: Any, parts: Parts, daemon_target: DaemonTarget) -> None:
         self._reactor = reactor
         self._parts = parts
         self._daemon = daemon_target
@@ -90,4 +115,5 @@ class HostTargets:
 
     async def outcome(self, update_id: str) -> Verdict:
         """See Targets."""
-        return Verdict()
+        found = await self._daemon.outcome(update_id)
+        return Verdict(outcome=Outcome[found.kind.name], reason=found.reason, evidence=found.evidence)

@@ -28,7 +28,7 @@ from daemon.updater.disk import DISK_S, LANE, PLACE_S, on_disk
 from daemon.updater.handing_over import let_go
 from daemon.updater.installation import COMPONENT, Installation
 from daemon.updater.probation import STDERR_LOG, Outcome, Phase, Probation, ProbationFile
-from daemon.updater.proving import SelfProof
+from daemon.updater.self_proof import SelfProof
 from daemon.updater.switching import Surroundings, Switch, times
 from daemon.updater.target import Applied, Job
 
@@ -54,6 +54,7 @@ class DaemonTarget:
     log = Logger()
     name = DAEMON
     components = frozenset({COMPONENT})
+    hands_over = True
 
     def __init__(
         self, *, installation: Installation | None, around: Surroundings, config_path: Path,
@@ -66,6 +67,7 @@ class DaemonTarget:
         self._events = events
         self._switch = Switch(installation, around) if installation is not None else None
         self._fall_back: DelayedCall | None = None
+        self._made = ""  # a version whose folder this process made
 
     # ---------------------------------------------------------------- UpdateTarget
 
@@ -116,13 +118,13 @@ class DaemonTarget:
     async def preflight(self, job: Job) -> None:
         """See UpdateTarget. The new version is placed beside the others and reads the configuration."""
         here = self._here
-        made = False
         if job.files:
             modes = {name: job.modes.get(name, 0o755 if name == job.main else 0o644) for name in job.files}
             made = await self._on_disk(
                 here.place, job.id, job.version, dict(job.files), dict(job.sha256), modes, job.main,
                 deadline_s=PLACE_S,
             )
+            self._made = job.version if made else ""
         else:  # back to a version that is kept
             wrong = await self._on_disk(here.damage, job.version, deadline_s=PLACE_S)
             if wrong:
@@ -132,12 +134,21 @@ class DaemonTarget:
         )
         why = await checker.compare(job.version, here.running)
         if why:
-            if made:
-                await self._on_disk(here.remove, job.version, deadline_s=PLACE_S)
             raise UpdateApplyError(
                 f"version {job.version} would not run here: {why}",
                 evidence={"check": why.splitlines()[-CHECK_LINES:]},
             )
+
+    async def discard(self, job: Job) -> None:
+        """See UpdateTarget; a folder that was there before stays."""
+        made, self._made = self._made, ""
+        if made != job.version:
+            return
+        try:
+            await self._on_disk(self._here.remove, job.version, deadline_s=PLACE_S)
+        except UpdateApplyError as error:
+            self.log.info("version {version} stays until old ones are removed: {error}",
+                          version=job.version, error=error.message)
 
     async def apply(self, job: Job) -> None:
         """See UpdateTarget. Does not return where it succeeds: this process becomes the new version."""

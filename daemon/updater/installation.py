@@ -223,6 +223,8 @@ def _move(source: Path, target: Path, sha256: str, mode: int) -> None:
             raise
         with source.open("rb") as old, target.open("xb") as new:
             shutil.copyfileobj(old, new, launcher.PIECE)
+            times = os.fstat(old.fileno())
+        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))  # dropin.cache stays newer than plug-ins
     fd = os.open(target, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         if launcher.digest(fd) != sha256:

@@ -25,9 +25,11 @@ from daemon.control.node import node_facts
 from daemon.durable.workdir import WorkDir
 from daemon.errors import ListenError
 from daemon.rpc.pb import daemon_pb2, daemon_pb2_grpc
+from daemon.updater.manager import UpdateManager
 from daemon.uplink import Uplink
 from tests.fakes.ports import free_port
 from tests.fakes.rpc_manager import FakeManager, RealManager
+from tests.fakes.updates import FakeTargets, UpdateRoom
 
 
 def ask(address: str) -> list[str]:
@@ -66,6 +68,7 @@ class UplinkCase(TestCase):
                 started_at=time.time(),
             ),
             records=parts.records, config=parts.config, checks={},
+            updates=UpdateManager(UpdateRoom(paths.state / "updates").tools, FakeTargets()),
         )
         uplink = Uplink(reactor, self.control, parts, facts, loaded.config)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.ended(uplink, parts)))

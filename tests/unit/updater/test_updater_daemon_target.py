@@ -24,7 +24,7 @@ from daemon.updater.daemon_target import FALL_BACK_S, DaemonTarget
 from daemon.updater.handing_over import HandOver, Invocation
 from daemon.updater.installation import Installation, interpreter
 from daemon.updater.probation import Kind, Phase, Probation, ProbationFile
-from daemon.updater.proving import LOST_S, SelfProof
+from daemon.updater.self_proof import LOST_S, SelfProof
 from daemon.updater.switching import Surroundings, times
 from daemon.updater.target import Job
 from tests.fakes.commands import CommandsInTurn, FakeProgram
@@ -199,6 +199,7 @@ class BeforeTest(TargetCase):
         failure = self.failureResultOf(self.begun(self.target.preflight(self.job())), UpdateApplyError)
         self.assertIn("would not run here", str(failure.value))
         self.assertEqual(failure.value.details["evidence"], {"check": ["Traceback", "ImportError: x"]})
+        self.successResultOf(self.begun(self.target.discard(self.job())))
         self.assertFalse((self.root / "versions/2").exists())
 
     def test_one_that_was_there_before_stays(self) -> None:
