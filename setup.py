@@ -27,7 +27,7 @@ RUNTIME = [
     "grpcio-reflection>=1.85.1",
     "cryptography>=42",
 ]
-TEST = ["pytest>=8", "pytest-cov>=5", "coverage>=7.10", "hypothesis>=6.100"]
+TEST = ["pytest>=8", "pytest-cov>=5", "pytest-xdist>=3", "coverage>=7.10", "hypothesis>=6.100"]
 LINT = [
     "grpcio-tools==1.85.1", "ruff>=0.5", "mypy>=1.11", "import-linter>=2.0", "types-PyYAML", "types-psutil",
 ]

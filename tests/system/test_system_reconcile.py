@@ -113,7 +113,8 @@ def test_living_workers_of_a_dead_leader_are_ended_before_the_successor_starts(d
     a = daemon.agent_in("a", "running")["pid"]
     workers = wait_for("workers", lambda: len(marked_pids("a", daemon.work_dir)) == 3
                        and marked_pids("a", daemon.work_dir) - {a})
-    wait_for("saved", lambda: f'"pid":{a},' in (daemon.work_dir / "state/agents/a.json").read_text())
+    saved = daemon.work_dir / "state/agents/a.json"
+    wait_for("saved", lambda: saved.exists() and f'"pid":{a},' in saved.read_text())
     daemon.kill()
     os.kill(a, signal.SIGKILL)
     wait_for("the leader's end", lambda: not alive(a))

@@ -183,7 +183,10 @@ class Unsaved(AdoptionCase):
         self.assertIs(new.agent().state, AgentState.RUNNING)
 
     def test_corrupt_metadata_costs_the_history_and_starts_no_second_one(self) -> None:
-        for content in (b"", b"{", b"\0" * 100, b'{"id":"other","schema":1}', b'{"id":"web","schema":99}'):
+        for content, what in (
+            (b"", "corrupt"), (b"{", "corrupt"), (b"\0" * 100, "corrupt"), (b'{"id":"other","schema":1}', "corrupt"),
+            (b'{"id":"web","schema":99}', "newer"),
+        ):
             with self.subTest(content):
                 life, leader = self.boot_running()
                 self.lab.crash()
@@ -192,8 +195,8 @@ class Unsaved(AdoptionCase):
                 self.lab.run(2)
                 self.assertEqual(new.agent().pid, leader.pid)
                 self.assertEqual(new.launcher.spawned, [])
-                self.assertEqual(len(new.told("agent.metadata_corrupt")), 1)
-                self.assertTrue(life.metadata_path().with_name("web.json.corrupt").exists())
+                self.assertEqual(len(new.told(f"agent.metadata_{what}")), 1)
+                self.assertTrue(life.metadata_path().with_name(f"web.json.{what}").exists())
                 self.lab.crash()
                 self.flushLoggedErrors()
 

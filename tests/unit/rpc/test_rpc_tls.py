@@ -98,7 +98,7 @@ HALF = OWN.pem[: len(OWN.pem) // 2]
     (1, OWN.pem, "no PEM key"),
     (2, Cert("over", ca=True, days=-1).pem, "expired at"),
     (2, CA.pem[:100], "half-written"),
-])
+], ids=lambda value: value if isinstance(value, str) else "" if isinstance(value, bytes) else str(value))
 def test_each_mistake_has_its_sentence(
     files: tuple[str, str, str], which: int, data: bytes | None, words: str
 ) -> None:
