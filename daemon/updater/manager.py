@@ -82,7 +82,7 @@ class UpdateManager(Service):
         self._left: list[UpdateRecord] = []  # by an earlier daemon, not begun again yet
         self._door = DeferredLock()  # requests are looked at one by one: two for one target never pass it
         self._accepting = False
-        self._resuming: Deferred[None] | None = None
+        self._resuming: list[Deferred[None]] = []
 
     # ------------------------------------------------------------------ life
 
@@ -117,8 +117,9 @@ class UpdateManager(Service):
                 self._close(record)
                 continue
             self._under_way[record.target] = update = Update(record, target, self._tools)
-            self._resuming = resuming = Deferred.fromCoroutine(self._resume(update))
+            resuming = Deferred.fromCoroutine(self._resume(update))
             resuming.addErrback(self._not_resumed, update)
+            self._resuming.append(resuming)
 
     def _target_of(self, record: UpdateRecord) -> UpdateTarget | None:
         if record.target in self._under_way:
@@ -171,8 +172,8 @@ class UpdateManager(Service):
         return Deferred.fromCoroutine(self._leave())
 
     async def _leave(self) -> None:
-        if self._resuming is not None:
-            self._resuming.cancel()
+        for resuming in self._resuming:
+            resuming.cancel()
         work = [update.leave() for update in tuple(self._under_way.values())]
         await DeferredList([left for left in work if left is not None])
 
