@@ -12,7 +12,7 @@ from pathlib import Path
 
 from daemon.aio.command import CommandRunner
 from daemon.updater.handing_over import environment
-from daemon.updater.installation import interpreter
+from daemon.updater.launcher import interpreter
 
 CHECK_S = 60.0  # for a version to read the configuration
 OUTPUT_MAX = 64 * 1024
@@ -74,7 +74,7 @@ class Checker:
     async def check(self, version: str) -> Checked:
         """Runs one."""
         argv = (
-            interpreter(), str(self._program(version)), "-n", "--pidfile=", "hostdaemon", "--check",
+            *interpreter(), str(self._program(version)), "-n", "--pidfile=", "hostdaemon", "--check",
             "--config", str(self._config_path),
         )
         try:

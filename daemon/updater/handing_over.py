@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from daemon.updater.launcher import interpreter
 
 LOCK_FD = "HOSTDAEMON_LOCK_FD"
 _STDERR = 2
@@ -39,7 +40,7 @@ class Invocation:
         twistd's own pid file is off: after an exec it would find its own pid in it and refuse to start.
         """
         return (
-            sys.executable, str(program), *self.twistd, "-n", "--pidfile=", "hostdaemon", *self.options
+            *interpreter(), str(program), *self.twistd, "-n", "--pidfile=", "hostdaemon", *self.options
         )
 
 

@@ -10,7 +10,6 @@ import errno
 import json
 import os
 import shutil
-import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -208,11 +207,6 @@ class Installation:
         return True
 
 
-def interpreter() -> str:
-    """What runs our programs: what runs this one, for the manifest was compared with it."""
-    return sys.executable
-
-
 def _move(source: Path, target: Path, sha256: str, mode: int) -> None:
     """The file under its new name, compared with its hash there, and on the platter."""
     target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -223,8 +217,9 @@ def _move(source: Path, target: Path, sha256: str, mode: int) -> None:
             raise
         with source.open("rb") as old, target.open("xb") as new:
             shutil.copyfileobj(old, new, launcher.PIECE)
-            times = os.fstat(old.fileno())
-        os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))  # dropin.cache stays newer than plug-ins
+            new.flush()
+            times = os.fstat(old.fileno())  # twistd writes dropin.cache anew where it is not the newest
+            os.utime(new.fileno(), ns=(times.st_atime_ns, times.st_mtime_ns))
     fd = os.open(target, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         if launcher.digest(fd) != sha256:

@@ -30,6 +30,7 @@ from typing import Any
 VERSIONS, CURRENT, PROGRAM, MANIFEST = "versions", "current", "bin/twistd", "manifest.json"
 PROBATION, LOCK = "probation.json", "probation.lock"
 TRYING, CONFIRMED, ROLLED_BACK = "trying", "confirmed", "rolled_back"
+PLUGIN_CACHE = ("plugins", "dropin.cache")
 FILE_MAX = 4 * 2**20  # bytes of a manifest or a probation
 PIECE = 2**20  # bytes hashed at once
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]{0,127}")  # what may be the name of a version's folder
@@ -111,6 +112,8 @@ def damage(folder: Path) -> str:
         return f"{folder / MANIFEST} names no {PROGRAM}"
     for name, (sha256, mode) in files.items():
         path = folder / name
+        if Path(name).parts[-2:] == PLUGIN_CACHE:
+            continue  # twistd writes it anew where it thinks it must
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
@@ -135,7 +138,7 @@ def damage(folder: Path) -> str:
 
 
 def _made_by_python(path: Path) -> bool:
-    return path.parent.name == "__pycache__" or path.parts[-2:] == ("plugins", "dropin.cache")
+    return path.parent.name == "__pycache__" or path.parts[-2:] == PLUGIN_CACHE
 
 
 def digest(fd: int) -> str:
@@ -267,6 +270,14 @@ def alive(record: Record) -> bool:
         return False
 
 
+def interpreter() -> list[str]:
+    """What runs our programs: what runs this one, for the manifest was compared with it; as much cut off from
+    variables and packages of the host as this process is, which a bundle would else see to by one more
+    exec."""
+    flags = {"-I": sys.flags.isolated, "-S": sys.flags.no_site, "-B": sys.flags.dont_write_bytecode}
+    return [sys.executable, *(flag for flag, set_ in flags.items() if set_)]
+
+
 def prepare(root: Path) -> str:
     """Before a start: sees to it that ``current`` names what should run.
 
@@ -310,9 +321,8 @@ def main() -> None:
     program = root / CURRENT / PROGRAM
     if not program.is_file():
         sys.exit(f"hostdaemon: there is no {program}; install a version with scripts/bundle install")
-    # As isolated from variables and packages of the host as we are: the version would else start once more.
-    isolated = ["-I", "-S", "-B"] if sys.flags.isolated else []
-    os.execv(sys.executable, [sys.executable, *isolated, str(program), *sys.argv[1:]])
+    argv = [*interpreter(), str(program), *sys.argv[1:]]
+    os.execv(argv[0], argv)
 
 
 if __name__ == "__main__":

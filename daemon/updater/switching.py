@@ -39,11 +39,16 @@ from daemon.updater.handing_over import (
     file_behind_stderr,
     leads_nowhere,
 )
-from daemon.updater.installation import Installation, interpreter
+from daemon.updater.installation import Installation
 from daemon.updater.probation import STDERR_LOG, WATCHER_LOG, Phase, Probation, ProbationFile
 
 WATCHER_S = 20.0  # for the watcher to be there
 RESERVE_MAX_S = 30.0  # of verify_timeout, kept for the way back
+# Our own import path, and nothing of the host's: an isolated interpreter takes none from variables.
+WATCH = (
+    'import sys; sys.path[:] = sys.argv.pop(1).split("\\n"); '
+    "from daemon.updater.watcher import main; sys.exit(main(sys.argv[1:]))"
+)
 GRACE_S = 3.0  # for a supervisor we know nothing of to start the daemon again
 
 
@@ -199,12 +204,12 @@ class Switch:
 
     async def _start_watcher(self, probation: Probation) -> None:
         """A process of this version, in a session of its own, that has the daemon under watch."""
-        import_path = os.pathsep.join(path for path in sys.path if path)
         try:
             result = await self._around.commands.run(
-                (interpreter(), "-P", "-m", "daemon.updater.watcher", str(self._here.root), probation.id),
-                env=environment(os.environ, {}) | {"PYTHONPATH": import_path}, cwd="/",
-                timeout_s=WATCHER_S, max_output=OUTPUT_MAX, with_stderr=True,
+                (*launcher.interpreter(), "-c", WATCH, "\n".join(sys.path), str(self._here.root),
+                 probation.id),
+                env=environment(os.environ, {}), cwd="/", timeout_s=WATCHER_S, max_output=OUTPUT_MAX,
+                with_stderr=True,
             )
         except OSError as error:
             raise UpdateApplyError(f"the watcher of the update cannot be started: {error}") from error

@@ -1,6 +1,6 @@
 """Watches a new version of the daemon: a process of the *old* version, started before the old one gives way.
 
-``python -P -m daemon.updater.watcher ROOT UPDATE_ID``. It holds the daemon's pidfd (an exec keeps the
+Its arguments are the installation and the update's id. It holds the daemon's pidfd (an exec keeps the
 process), so it can neither miss its end nor signal a stranger. When the daemon dies unconfirmed or its time
 is over, ``current`` goes back to the old version, which is then started, unless a service manager does that.
 It ends when the update is confirmed, or when the old version runs and is ready.
@@ -283,6 +283,3 @@ def main(argv: Sequence[str]) -> int:
     watcher.run()
     return 0
 
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

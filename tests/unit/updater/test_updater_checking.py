@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from daemon.model.agent import ExitStatus
 from daemon.updater.checking import CHECK_S, OUTPUT_MAX, Checker, new_faults
-from daemon.updater.installation import interpreter
+from daemon.updater.launcher import interpreter
 from tests.fakes.commands import CommandsInTurn, FakeProgram
 
 MISSING = "hostdaemon: D1002 agents[0].binary_path: /opt/x does not exist"
@@ -51,7 +51,7 @@ class CheckerTest(SynchronousTestCase):
         self.assertEqual(self.check(FakeProgram(output=b"good")), "")
         (call,) = self.commands.calls
         self.assertEqual(call.argv, (
-            interpreter(), "/v/2/bin/twistd", "-n", "--pidfile=", "hostdaemon", "--check", "--config",
+            *interpreter(), "/v/2/bin/twistd", "-n", "--pidfile=", "hostdaemon", "--check", "--config",
             "/etc/daemon.yaml",
         ))
         self.assertNotIn("NOTIFY_SOCKET", call.env)

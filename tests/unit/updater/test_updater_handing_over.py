@@ -12,6 +12,7 @@ import pytest
 
 from daemon.durable.lock import DirectoryLock
 from daemon.updater.handing_over import Invocation, environment, inherited_lock
+from daemon.updater.launcher import interpreter
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # Becomes a program that tells what it finds; holds the lock of a folder, and a descriptor that must not stay.
@@ -76,7 +77,7 @@ def test_the_process_stays_and_the_lock_is_never_free(tmp_path: Path) -> None:
 def test_the_command_line_runs_in_the_foreground_with_the_same_options() -> None:
     invocation = Invocation(twistd=("--reactor=poll",), options=("--config=/etc/d.yaml", "--log-file="))
     assert invocation.argv(Path("/r/current/bin/twistd")) == (
-        sys.executable, "/r/current/bin/twistd", "--reactor=poll", "-n", "--pidfile=", "hostdaemon",
+        *interpreter(), "/r/current/bin/twistd", "--reactor=poll", "-n", "--pidfile=", "hostdaemon",
         "--config=/etc/d.yaml", "--log-file=",
     )
 

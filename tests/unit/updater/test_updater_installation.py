@@ -134,8 +134,11 @@ class TestPlacing:
     @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="a second filesystem is needed")
     def test_from_another_filesystem_it_is_copied(self, here: Installation) -> None:
         with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-            assert Package(Path(folder)).place(here)
+            package = Package(Path(folder))
+            os.utime(package.files["bin/twistd"], (5, 1234))
+            assert package.place(here)
         assert here.damage("2") == ""
+        assert (here.folder("2") / "bin/twistd").stat().st_mtime == 1234
 
 
 class TestPruning:

@@ -39,6 +39,14 @@ def test_it_becomes_the_current_version_with_all_arguments(root: Path) -> None:
     assert start(root, through="elsewhere") == (0, "version 2", "")
 
 
+def test_a_program_is_as_much_cut_off_from_the_host_as_the_launcher_itself(root: Path) -> None:
+    add_version(root, "3", "import sys; print(sys.flags.isolated, sys.flags.no_site, sys.flags.dont_write_bytecode)")
+    launcher.flip(root, "3")
+    path = root / "bin" / "twistd"
+    path.write_text(f"#!{sys.executable} -ISB\n" + path.read_text().partition("\n")[2])
+    assert start(root) == (0, "1 1 1", "")
+
+
 def test_it_imports_nothing_but_the_standard_library() -> None:
     text = "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]; import runpy; " \
            "runpy.run_path(sys.argv[1], run_name='x'); print('fine', 'daemon' in sys.modules, 'msgspec' in sys.modules)"
@@ -195,7 +203,15 @@ class TestDamage:
         (plugins / "dropin.cache").write_bytes(b"")
         assert launcher.damage(folder) == ""
 
-    @pytest.mark.parametrize("what", ["changed", "missing", "added", "pyc", "mode", "link", "fifo", "set-uid"])
+    def test_a_plugin_cache_that_twistd_wrote_anew_is_none(self, folder: Path) -> None:
+        (folder / "lib/twisted/plugins").mkdir(parents=True)
+        (folder / "lib/twisted/plugins/dropin.cache").write_bytes(b"anew")
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["files"]["lib/twisted/plugins/dropin.cache"] = {"sha256": "as it was packed"}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        assert launcher.damage(folder) == ""
+
+    @pytest.mark.parametrize("what", ["changed", "missing", "added", "pyc", "compiled", "mode", "link", "fifo", "set-uid"])
     def test_anything_else_is_damage(self, folder: Path, what: str) -> None:
         path = folder / "lib/daemon/__init__.py"
         if what == "changed":
@@ -206,6 +222,13 @@ class TestDamage:
             (folder / "lib/sitecustomize.py").write_text("")
         elif what == "pyc":
             (folder / "lib/sitecustomize.pyc").write_text("")
+        elif what == "compiled":  # what the manifest names is compared, also there
+            cache = folder / "lib/daemon/__pycache__"
+            cache.mkdir()
+            (cache / "x.pyc").write_bytes(b"changed")
+            manifest = json.loads((folder / "manifest.json").read_text())
+            manifest["files"]["lib/daemon/__pycache__/x.pyc"] = {"sha256": "as it was packed"}
+            (folder / "manifest.json").write_text(json.dumps(manifest))
         elif what == "mode":
             (folder / "bin/twistd").chmod(0o644)
         elif what == "set-uid":

@@ -20,6 +20,7 @@ from daemon.model.agent import ExitStatus, Identity
 from daemon.procfs.identity import identify, verify
 from daemon.updater import launcher
 from daemon.updater.probation import Phase, Probation, ProbationFile
+from daemon.updater.switching import WATCH
 from daemon.updater.watcher import in_words, last_lines, was_asked_to_end
 from tests.fakes.installation import install, put_on_probation
 
@@ -73,10 +74,9 @@ class Rig:
         return probation
 
     def run(self, update_id: str) -> subprocess.CompletedProcess[str]:
-        env = {"PYTHONPATH": str(CHECKOUT), **{k: v for k, v in os.environ.items() if k.startswith(("PATH", "COV"))}}
         return subprocess.run(
-            [sys.executable, "-P", "-m", "daemon.updater.watcher", str(self.root), update_id],
-            capture_output=True, text=True, timeout=20, check=False, env=env,
+            [sys.executable, "-c", WATCH, "\n".join([str(CHECKOUT), *sys.path]), str(self.root), update_id],
+            capture_output=True, text=True, timeout=20, check=False,
         )
 
     def watches(self) -> bool:
