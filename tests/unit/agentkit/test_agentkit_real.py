@@ -89,12 +89,27 @@ class _Program(ProcessProtocol):
     def __init__(self) -> None:
         self.out = self.err = b""
         self.ended: Deferred[int | None] = Deferred()
+        self._waiting: list[tuple[bytes, Deferred[None]]] = []
+
+    def says(self, text: bytes) -> Deferred[None]:
+        """Fires once that is on its stderr."""
+        waiter: Deferred[None] = Deferred()
+        self._waiting.append((text, waiter))
+        self._tell()
+        return waiter
+
+    def _tell(self) -> None:
+        for text, waiter in tuple(self._waiting):
+            if text in self.err:
+                self._waiting.remove((text, waiter))
+                waiter.callback(None)
 
     def outReceived(self, data: bytes) -> None:
         self.out += data
 
     def errReceived(self, data: bytes) -> None:
         self.err += data
+        self._tell()
 
     def processEnded(self, reason: Any) -> None:
         self.ended.callback(reason.value.exitCode)
@@ -257,9 +272,8 @@ class RealTests(TestCase):
         for scheme, want in (("https", b"True"), ("http", b"False")):
             url = f"{scheme}://127.0.0.1:1/heartbeat"
             code = (
-                "import os, sys, threading\n"
+                "import sys\n"
                 "from daemon.agentkit import tap\n"
-                "threading.Timer(1.0, os.kill, (os.getpid(), 15)).start()\n"
                 "try:\n    tap.main(['--config', sys.argv[1]])\n"
                 "finally:\n    print(sys.modules.get('OpenSSL') is not None)\n"
             )
@@ -268,9 +282,10 @@ class RealTests(TestCase):
             program: Any = self.run_program(
                 str(self.config), module="run", AGENT_HEARTBEAT_URL=url, AGENT_HEARTBEAT_INTERVAL="30s"
             )
+            await program.says(b"refused")
+            program.process.signalProcess("TERM")
             self.assertEqual(await self.ends(program), 0, program.err)
             self.assertEqual(program.out.strip(), want)
-            self.assertIn(b"refused", program.err)
             self.assertNotIn(b"Traceback", program.err)
 
     async def test_it_runs_under_twistd(self) -> None:
