@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 import msgspec
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -33,7 +33,7 @@ from daemon.errors import (
 from daemon.interfaces import UpdatableAgent, UpdatableAgents, WallClock
 from daemon.updater.agent_files import AgentFiles
 from daemon.updater.placing import leads_through
-from daemon.updater.proof import Cause, Finding
+from daemon.updater.proof import Cause, Finding, Proof
 from daemon.updater.proving import Terms, look_at, prove
 from daemon.updater.replacing import (
     Restored,
@@ -105,6 +105,8 @@ class AgentTarget:
         self._files = AgentFiles(agent_id, config, wall)
         self._notes = _Notes()
         self._held: list[UpdatableAgent] = []
+        self._leaving = False
+        self._proving: Deferred[dict[str, Proof]] | None = None
 
     # ------------------------------------------------------------------- facts
 
@@ -286,7 +288,7 @@ class AgentTarget:
         if self._notes.kept:
             evidence["kept_files"] = list(self._notes.kept)
         terms = Terms(period_s=config.verify_period, timeout_s=config.verify_timeout)
-        proofs = await prove(self._clock, up, self._notes.exits, terms)
+        proofs = await self._prove(up, terms)
         evidence["agents"] |= {agent_id: dict(proof.evidence()) for agent_id, proof in proofs.items()}
         for agent in up:
             proof = proofs[agent.agent_id]
@@ -299,6 +301,27 @@ class AgentTarget:
                     evidence=evidence, agent_id=agent.agent_id,
                 )
         return evidence
+
+    async def _prove(self, agents: Sequence[UpdatableAgent], terms: Terms) -> dict[str, Proof]:
+        """See :func:`daemon.updater.proving.prove`.
+
+        Raises:
+            CancelledError: the daemon stops.
+        """
+        if self._leaving:
+            raise CancelledError
+        proving = Deferred.fromCoroutine(prove(self._clock, agents, self._notes.exits, terms))
+        self._proving = proving
+        try:
+            return await proving
+        finally:
+            self._proving = None
+
+    def leave(self) -> None:
+        """See UpdateTarget."""
+        self._leaving = True
+        if self._proving is not None:
+            self._proving.cancel()
 
     async def _last_lines(self, agent: UpdatableAgent) -> list[str]:
         try:
@@ -381,7 +404,7 @@ class AgentTarget:
         proving = [agent for agent in agents if agent.agent_id in applied.ran and not agent.down]
         terms = Terms(period_s=config.verify_period, timeout_s=config.verify_timeout, patient=True)
         while proving:
-            proofs = await prove(self._clock, proving, self._notes.exits, terms)
+            proofs = await self._prove(proving, terms)
             left = [a for a in proving if proofs[a.agent_id].cause in (Cause.DOWN, Cause.GONE)]
             told |= {
                 agent_id: {"proven": proof.finding is Finding.PROVEN, **proof.evidence()}

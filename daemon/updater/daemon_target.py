@@ -198,6 +198,9 @@ class DaemonTarget:
             raise UpdateRollbackError(error.message) from error
         return {"version": here.running, "reason": outcome.reason, **outcome.evidence}
 
+    def leave(self) -> None:
+        """See UpdateTarget; not asked of a target that hands over."""
+
     async def prune(self, job: Job, keep: int) -> None:
         """See UpdateTarget."""
         here = self._here

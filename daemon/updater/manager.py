@@ -118,8 +118,8 @@ class UpdateManager(Service):
                 continue
             self._under_way[record.target] = update = Update(record, target, self._tools)
             resuming = Deferred.fromCoroutine(self._resume(update))
-            resuming.addErrback(self._not_resumed, update)
             self._resuming.append(resuming)
+            resuming.addErrback(self._not_resumed, update)
 
     def _target_of(self, record: UpdateRecord) -> UpdateTarget | None:
         if record.target in self._under_way:
@@ -244,6 +244,10 @@ class UpdateManager(Service):
         if update is None:
             self.get(update_id)
             raise RequestError(RequestFault.PRECONDITION, f"update {update_id} is over; nothing to cancel")
+        if update.ending:
+            raise RequestError(
+                RequestFault.PRECONDITION, f"update {update_id} ends already; ask for its result in a moment"
+            )
         if not update.cancellable:
             raise RequestError(
                 RequestFault.PRECONDITION,

@@ -48,6 +48,7 @@ def course(record: UpdateRecord, outcome: Outcome = Outcome.NONE) -> Course:
     """What a daemon that finds the record does with it.
 
     An update that daemons keep dying of ends: before ``apply`` it failed, from there on it is rolled back.
+    A version on probation is not blamed for daemons that ended before it: its own watcher counts.
     """
     tired = record.attempts >= ATTEMPTS_MAX
     if outcome is Outcome.CONFIRMED:
@@ -60,8 +61,8 @@ def course(record: UpdateRecord, outcome: Outcome = Outcome.NONE) -> Course:
         return Course.ROLL_BACK
     if not changes_something(record.step):
         return Course.GIVE_UP if tired else Course.BEGIN
+    if outcome is Outcome.PENDING:
+        return Course.VERIFY
     if tired:
         return Course.ROLL_BACK
-    if outcome is Outcome.PENDING or record.step is UpdateStep.VERIFY:
-        return Course.VERIFY
-    return Course.APPLY
+    return Course.VERIFY if record.step is UpdateStep.VERIFY else Course.APPLY

@@ -151,6 +151,11 @@ class UpdateTarget(Protocol):
         """
         ...
 
+    def leave(self) -> None:
+        """The daemon stops during ``apply`` or ``roll_back``: what is between two versions is ended, and a
+        proof that is waited for now or then ends with CancelledError, for the next daemon to begin anew."""
+        ...
+
     async def prune(self, job: Job, keep: int) -> None:
         """Removes backups beyond ``keep``, never what runs nor what the last update replaced."""
         ...

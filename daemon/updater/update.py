@@ -85,6 +85,8 @@ class Update:
         self._tools = tools
         self._told = 0.0
         self._called_off = ""
+        self._leaving = False
+        self._ending = False  # its result is known, and nobody may cut off what writes it down
         self._work: Deferred[None] | None = None
 
     # ------------------------------------------------------------------ life
@@ -106,8 +108,13 @@ class Update:
 
     @property
     def cancellable(self) -> bool:
-        """Whether it changed nothing yet."""
-        return cancellable(self.record)
+        """Whether it changed nothing yet, and goes on."""
+        return cancellable(self.record) and not self._ending
+
+    @property
+    def ending(self) -> bool:
+        """Whether its result is known and about to be told."""
+        return self._ending
 
     def leave(self) -> Deferred[None] | None:
         """The daemon stops: the next one goes on. What is between two versions is ended first.
@@ -120,7 +127,10 @@ class Update:
             return None
         left: Deferred[None] = Deferred()
         work.addBoth(lambda _ended: left.callback(None))
-        if self.record.step not in (UpdateStep.APPLY, UpdateStep.ROLLBACK) or self.target.hands_over:
+        self._leaving = True
+        if self.record.step in (UpdateStep.APPLY, UpdateStep.ROLLBACK) and not self.target.hands_over:
+            self.target.leave()  # a proof would take longer than a stop may
+        elif not self._ending:
             work.cancel()
         return left
 
@@ -128,8 +138,9 @@ class Update:
         try:
             await self._walk(course, evidence)
         except CancelledError:
-            if not self._called_off:
+            if not self._called_off or changes_something(self.record.step):
                 return  # the daemon stops; the journal says where we are
+            self._ending = True
             await self.target.discard(self._job())
             await self._end(UpdateState.CANCELLED, error=self._called_off, code="")
         except (DaemonError, RequestError) as error:
@@ -162,6 +173,8 @@ class Update:
             await self.target.apply(self._job())
         if course in (Course.BEGIN, Course.APPLY, Course.VERIFY):
             await self._enter(UpdateStep.VERIFY, strict=False)
+            if self._leaving:
+                raise CancelledError
             evidence = await self.target.verify(self._job())
         await self._finish(evidence)
 
@@ -232,6 +245,7 @@ class Update:
         details = error.details.get("evidence", {}) if isinstance(error, DaemonError) else {}
         evidence: Mapping[str, Any] = details if isinstance(details, Mapping) else {}
         if not changes_something(self.record.step):
+            self._ending = True
             await self.target.discard(self._job())
             await self._end(UpdateState.FAILED, error=error.message, code=code, evidence=evidence)
             return
@@ -292,7 +306,10 @@ class Update:
 
         Raises:
             StorageError: it cannot be written, where ``strict``.
+            CancelledError: it was called off, and what was cancelled then did not say so.
         """
+        if strict and self._called_off:
+            raise CancelledError
         self.progress = 0.0
         await self._write(strict=strict, step=step, **changes)
 
@@ -312,6 +329,14 @@ class Update:
         except (LaneBusy, LaneTimeout) as error:
             raise StorageError(f"the disk of the journal of updates does not answer: {error}") from error
 
+    async def _saved(self, record: UpdateRecord) -> bool:
+        try:
+            await self._save(record)
+        except StorageError as error:
+            self._unsaved(record, error)
+            return False
+        return True
+
     def _unsaved(self, record: UpdateRecord, error: StorageError) -> None:
         self.log.warn(
             "D1004 update {id}: its journal cannot be written at {step}: {error}; the next daemon would take "
@@ -319,16 +344,17 @@ class Update:
         )
 
     async def _end(self, state: UpdateState, **changes: Any) -> None:
-        """It is over: written down, staging gone, and only then everybody hears of it."""
+        """It is over: written down, staging gone, and only then everybody hears of it.
+
+        A full disk may have room once staging is gone: what could not be written before is then.
+        """
+        self._ending = True
         changes["evidence"] = bounded(changes.get("evidence", {}))
         record = msgspec.structs.replace(
             self.record, state=state, step=UpdateStep.DONE, finished_at=self._tools.wall(),
             success=state is UpdateState.SUCCEEDED, **changes,
         )
-        try:
-            await self._save(record)
-        except StorageError as error:
-            self._unsaved(record, error)
+        saved = await self._saved(record)
         try:
             await self._tools.threads.run(
                 LANE, SAVE_DEADLINE_S, self._tools.staging.remove, record.id
@@ -336,6 +362,8 @@ class Update:
         except (StorageError, OSError, LaneBusy, LaneTimeout) as error:
             self.log.warn("update {id}: its staging folder stays until the next start: {error}",
                           id=record.id, error=str(error))
+        if not saved:
+            await self._saved(record)
         self.record = record
         self._tell_end()
 

@@ -77,7 +77,7 @@ class FakeTarget:
 
     async def discard(self, job: Job) -> None:
         """See UpdateTarget."""
-        self.did.append("discard")
+        await self._step("discard")
 
     async def preflight(self, job: Job) -> None:
         """See UpdateTarget."""
@@ -98,7 +98,14 @@ class FakeTarget:
         await self._step("roll_back")
         assert job.applied is not None
         self.version = self.runs = job.applied.old_sha256
+        await self._step("prove_old")
         return {"pid": 7}
+
+    def leave(self) -> None:
+        """See UpdateTarget."""
+        waiter = self.held.get("prove_old")
+        if waiter is not None:
+            waiter.cancel()
 
     async def prune(self, job: Job, keep: int) -> None:
         """See UpdateTarget."""
@@ -116,12 +123,14 @@ class FakeTargets:
 
     Attributes:
         verdict: what became of an update of the daemon.
+        asked: what :meth:`outcome` waits for.
     """
 
     def __init__(self, *agents: FakeTarget, daemon: FakeTarget | None = None) -> None:
         self.all = list(agents)
         self.own = daemon or FakeTarget("daemon")
         self.verdict = Verdict()
+        self.asked: Deferred[None] | None = None
 
     def agents(self) -> list[str]:
         """See Targets."""
@@ -137,6 +146,8 @@ class FakeTargets:
 
     async def outcome(self, update_id: str) -> Verdict:
         """See Targets."""
+        if self.asked is not None:
+            await self.asked
         return self.verdict
 
 

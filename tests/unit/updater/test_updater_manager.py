@@ -301,6 +301,34 @@ class CancelTest(UpdateCase):
             self.web.held.pop(step).callback(None)
             self.assertEqual(self.manager.get(update_id).state, UpdateState.SUCCEEDED)
 
+    def test_what_ends_already_ends_as_it_would(self) -> None:
+        for failing, error, state in (
+            ({"preflight": UpdateApplyError("it does not run here")}, "it does not run here", UpdateState.FAILED),
+            ({}, "called off by uid 0", UpdateState.CANCELLED),
+        ):
+            with self.subTest(state=state):
+                self.web.failing = dict(failing)
+                self.web.held = {"discard": (discarding := Deferred()), **({} if failing else {"preflight": Deferred()})}
+                self.room.now += 1
+                update_id = self.submit()
+                if not failing:
+                    self.successResultOf(self.cancel(update_id))
+                self.assertIn("ends already", str(self.failureResultOf(self.cancel(update_id), RequestError).value))
+                self.web.held.clear()
+                discarding.callback(None)
+                self.assertEqual(self.over(update_id, state).error, error)
+
+    def test_one_that_a_new_daemon_has_not_begun_again_yet(self) -> None:
+        self.own.held = {"preflight": Deferred()}
+        update_id = self.submit(component="daemon")
+        self.targets.asked = asked = Deferred()
+        self.die()
+        self.successResultOf(self.cancel(update_id))
+        self.own.did.clear()
+        asked.callback(None)
+        self.over(update_id, UpdateState.CANCELLED)
+        self.assertEqual(self.own.did, ["discard"])
+
     def test_what_is_over_or_unknown(self) -> None:
         update_id = self.submit()
         self.assertEqual(self.failureResultOf(self.cancel(update_id), RequestError).value.fault, RequestFault.PRECONDITION)
@@ -393,12 +421,36 @@ class NextDaemonTest(UpdateCase):
         again = self.submit("1.3.0")
         stopping = self.stop()
         self.assertNoResult(stopping)
-        self.web.held = {"verify": Deferred()}
+        self.web.did.clear()
         applying.callback(None)
-        self.web.held["verify"].callback(None)
         self.successResultOf(stopping)
+        self.assertEqual(self.web.did, [])  # the proof may take minutes, a stop has seconds
         self.boot()
-        self.assertEqual(self.manager.get(again).state, UpdateState.SUCCEEDED)
+        self.over(again, UpdateState.SUCCEEDED)
+        self.assertEqual(self.web.did, ["verify", "prune"])
+
+    def test_a_stop_during_a_roll_back_waits_for_the_files_and_not_for_the_proof(self) -> None:
+        self.web.failing = {"verify": UpdateApplyError("it died")}
+        self.web.held = {"roll_back": (restoring := Deferred()), "prove_old": Deferred()}
+        update_id = self.submit()
+        stopping = self.stop()
+        self.assertNoResult(stopping)
+        restoring.callback(None)
+        self.successResultOf(stopping)
+        self.assertEqual(self.web.runs, "1.0.0")
+        self.web.held.clear()
+        self.boot()
+        self.assertEqual(self.over(update_id, UpdateState.ROLLED_BACK).error, "it died")
+
+    def test_a_stop_while_the_result_is_written_down_waits_for_it(self) -> None:
+        self.web.failing = {"preflight": UpdateApplyError("it does not run here")}
+        self.web.held = {"discard": (discarding := Deferred())}
+        update_id = self.submit()
+        stopping = self.stop()
+        self.assertNoResult(stopping)
+        discarding.callback(None)
+        self.successResultOf(stopping)
+        self.over(update_id, UpdateState.FAILED)
 
     def test_an_agent_that_left_the_configuration(self) -> None:
         self.web.held = {"verify": Deferred()}
@@ -456,6 +508,7 @@ class NextDaemonTest(UpdateCase):
         (UpdateStep.APPLY, 1, Outcome.PENDING, Course.VERIFY),
         (UpdateStep.APPLY, ATTEMPTS_MAX, Outcome.NONE, Course.ROLL_BACK),
         (UpdateStep.APPLY, ATTEMPTS_MAX, Outcome.CONFIRMED, Course.FINISH),
+        (UpdateStep.APPLY, ATTEMPTS_MAX, Outcome.PENDING, Course.VERIFY),
         (UpdateStep.VERIFY, 2, Outcome.NONE, Course.VERIFY),
         (UpdateStep.VERIFY, 2, Outcome.ROLLED_BACK, Course.ROLL_BACK),
         (UpdateStep.PRUNE, 9, Outcome.NONE, Course.FINISH),
