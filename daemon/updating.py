@@ -13,6 +13,7 @@ from daemon.assembly import Parts
 from daemon.config.schema import UpdateConfig
 from daemon.control.control import CheckResult
 from daemon.durable.workdir import WorkDir
+from daemon.updater.claims import Claims
 from daemon.updater.daemon_target import DaemonTarget
 from daemon.updater.handing_over import GivesWay, Invocation
 from daemon.updater.installation import Installation
@@ -91,6 +92,7 @@ class HostTargets:
         self._parts = parts
         self._daemon = daemon_target
         self._made: dict[str, UpdateTarget] = {}
+        self._claims = Claims()
 
     def agents(self) -> Sequence[str]:
         """See Targets."""
@@ -105,7 +107,7 @@ class HostTargets:
 
             self._made[agent_id] = AgentTarget(
                 agent_id, self._parts.agents, config=lambda: self._parts.config.in_force.update,
-                clock=self._reactor, wall=time.time, threads=self._parts.threads,
+                clock=self._reactor, wall=time.time, threads=self._parts.threads, claims=self._claims,
             )
         return self._made[agent_id]
 

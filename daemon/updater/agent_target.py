@@ -1,8 +1,8 @@
 """An agent as the target of an update: its binary is replaced while it is held down, and must prove itself.
 
 Agents that share the binary, or reach it through a link, are held, started and proven together: the file they
-run changes for all of them. File work runs on a lane of its own; two updates of the same file that were asked
-for through different agents meet there, and the second one notices that the file is not what it planned for.
+run changes for all of them. File work runs on a lane of its own. Of two updates of the same file that were
+asked for through different agents the second one is refused before it changes anything.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from daemon.errors import (
 )
 from daemon.interfaces import UpdatableAgent, UpdatableAgents, WallClock
 from daemon.updater.agent_files import AgentFiles
-from daemon.updater.placing import leads_through
+from daemon.updater.claims import Claims
+from daemon.updater.placing import leads_through, place_of
 from daemon.updater.proof import Cause, Finding, Proof
 from daemon.updater.proving import Terms, look_at, prove
 from daemon.updater.replacing import (
@@ -89,19 +90,21 @@ class AgentTarget:
         clock: monotonic.
         wall: names backups.
         threads: for the files.
+        claims: shared by all targets.
     """
 
     log = Logger()
 
     def __init__(
         self, agent_id: str, agents: UpdatableAgents, *, config: Callable[[], UpdateConfig], clock: Clock,
-        wall: WallClock, threads: Threads,
+        wall: WallClock, threads: Threads, claims: Claims,
     ) -> None:
         self._agent_id = agent_id
         self._agents = agents
         self._config = config
         self._clock = clock
         self._threads = threads
+        self._claims = claims
         self._files = AgentFiles(agent_id, config, wall)
         self._notes = _Notes()
         self._held: list[UpdatableAgent] = []
@@ -172,11 +175,27 @@ class AgentTarget:
         found = [agent for agent, shares in zip(agents, sharing, strict=True) if shares]
         return sorted(found, key=lambda agent: agent.agent_id != self._agent_id)
 
+    async def _ours(self, applied: Applied) -> list[UpdatableAgent]:
+        """The agents that run what is replaced, ours among them.
+
+        Raises:
+            UpdateApplyError: ours is not, since a reload: whatever is put there would prove nothing.
+        """
+        agent, agents = self._need(), await self._sharing(Path(applied.target))
+        if agent not in agents:
+            raise UpdateApplyError(
+                f"binary_path of agent {self._agent_id} has become {agent.binary_path} since the update of "
+                f"{applied.target} was planned; ask for it again"
+            )
+        return agents
+
     # ------------------------------------------------------- before it is applied
 
     async def plan(self, job: Job) -> Applied:
         """See UpdateTarget."""
         agent = self._need()
+        place = await self._run(place_of, agent.binary_path)
+        self._claim(str(place.path), job)
         applied, kept = await self._run(self._files.plan, agent.binary_path, agent.version, job)
         sharing = await self._sharing(Path(applied.target))
         now = self._clock.seconds()
@@ -186,13 +205,31 @@ class AgentTarget:
 
     async def discard(self, job: Job) -> None:
         """See UpdateTarget."""
-        agent = self._find()
+        agent, ours = self._find(), self._claims.has(job.id)
+        if job.applied is not None and not ours:  # planned by another daemon
+            ours = not self._claims.take(job.applied.target, job.id)
         try:
-            await self._run(self._files.discard, agent.binary_path if agent is not None else "", job)
+            if ours:
+                await self._run(self._files.discard, agent.binary_path if agent is not None else "", job)
         except UpdateApplyError as error:
             self.log.warn(
                 "what update {update_id} left beside the binary of agent {agent_id} stays: {error}",
                 update_id=job.id, agent_id=self._agent_id, error=error.message,
+            )
+        finally:
+            self._claims.let_go(job.id)
+
+    def _claim(self, target: str, job: Job) -> None:
+        """The file is this update's until it is over.
+
+        Raises:
+            UpdateApplyError: it is another's.
+        """
+        other = self._claims.take(target, job.id)
+        if other:
+            raise UpdateApplyError(
+                f"update {other} of another agent replaces {target} just now, which {self._agent_id} runs too;"
+                " ask again when it is over"
             )
 
     async def preflight(self, job: Job) -> None:
@@ -231,7 +268,8 @@ class AgentTarget:
         """See UpdateTarget. What can fail without touching the agent (room, rights) fails before the hold."""
         applied = _planned(job)
         self._begin(job)
-        agents = await self._sharing(Path(applied.target))
+        self._claim(applied.target, job)
+        agents = await self._ours(applied)
         await self._run(stage_all, job, applied)
         await self._run(faults.hit, "update.agent.staged")
         await self._hold(agents, f"being updated to {job.version}")
@@ -278,8 +316,7 @@ class AgentTarget:
         self._begin(job)
         agents = list(self._notes.released)  # also one that has left the configuration since
         if not agents:  # another daemon released them
-            self._need()
-            agents = await self._sharing(Path(applied.target))
+            agents = await self._ours(applied)
         up = [agent for agent in agents if agent.agent_id in self._notes.exits or not agent.down]
         evidence: dict[str, Any] = {
             "sha256": applied.new_sha256, "old_sha256": applied.old_sha256, **self._notes.trial,
@@ -334,8 +371,14 @@ class AgentTarget:
     async def roll_back(self, job: Job) -> Mapping[str, Any]:
         """See UpdateTarget. The files are put back also when a process would not end: what starts next is
         then the old version."""
-        applied = _planned(job)
         self._begin(job)
+        self._claims.take(_planned(job).target, job.id)  # where it is another's, that is found in place
+        try:
+            return await self._roll_back(job, _planned(job))
+        finally:
+            self._claims.let_go(job.id)
+
+    async def _roll_back(self, job: Job, applied: Applied) -> Mapping[str, Any]:
         try:
             agents = await self._sharing(Path(applied.target))
             failed = self._notes.failed or await self._evidence_of_failed(applied, agents)
@@ -429,8 +472,10 @@ class AgentTarget:
 
     async def prune(self, job: Job, keep: int) -> None:
         """See UpdateTarget; also notes what is installed, for the next update or a roll-back on request."""
-        applied = _planned(job)
-        await self._run(self._files.finish, job, applied, keep)
+        try:
+            await self._run(self._files.finish, job, _planned(job), keep)
+        finally:
+            self._claims.let_go(job.id)
 
     async def previous(self) -> Job | None:
         """See UpdateTarget; the job has no id and no staging folder yet."""

@@ -41,6 +41,7 @@ from daemon.procfs.identity import boot_id
 from daemon.procfs.table import sweep
 from daemon.procfs.usage import SessionMeter
 from daemon.updater.agent_target import AgentTarget
+from daemon.updater.claims import Claims
 from daemon.updater.target import Applied, Job
 from tests.fakes.directory import FakeEvents
 from tests.fakes.supervised import FakeAlerts
@@ -109,7 +110,8 @@ class Daemon:
             verify_period=period_s, verify_timeout=timeout_s,
         )
         self.target = AgentTarget(
-            "web", self.manager, config=lambda: self.config, clock=reactor, wall=time.time, threads=self.threads
+            "web", self.manager, config=lambda: self.config, clock=reactor, wall=time.time, threads=self.threads,
+            claims=Claims(),
         )
 
     @property

@@ -7,6 +7,8 @@ import os
 import signal
 from pathlib import Path
 
+import msgspec
+from twisted.internet.defer import CancelledError
 from updater_lab import NEW, OLD, PERIOD_S, TIMEOUT_S, TargetCase, sha256
 
 from daemon import faults
@@ -14,6 +16,7 @@ from daemon.config.schema import AgentType
 from daemon.errors import ErrorCode, RequestError, RequestFault, UpdateApplyError, UpdateRollbackError
 from daemon.model.agent import AgentState, ExitStatus, HealthStatus
 from daemon.model.health import HealthVerdict
+from daemon.updater.claims import Claims
 from tests.fakes.commands import FakeProgram
 from tests.fakes.host import Program
 
@@ -184,6 +187,32 @@ class Failing(TargetCase):
         self.assertEqual(self.binary.read_bytes(), OLD)
         self.assertEqual(evidence["agents"]["web"]["proven"], False)
         self.assertIs(self.life.agent().state, AgentState.STOPPED)
+
+    def moved(self) -> Path:
+        """A reload gives the agent another binary."""
+        elsewhere = self.lab.binary("other")
+        elsewhere.write_bytes(b"#!other")
+        elsewhere.chmod(0o755)
+        spec = self.lab.specs["web"]
+        self.life.manager.apply((msgspec.structs.replace(spec, binary_path=str(elsewhere)),))
+        return elsewhere
+
+    def test_one_that_runs_another_binary_since_the_plan_is_not_touched(self) -> None:
+        self.running()
+        target = self.target()
+        job = self.planned(self.job(), target)
+        self.moved()
+        self.assertIn("binary_path", self.fails(target.apply(job), UpdateApplyError).message)
+        self.do(target.roll_back(job), PERIOD_S + 5)
+        self.assertEqual(self.binary.read_bytes(), OLD)
+
+    def test_one_that_runs_another_binary_by_the_time_another_daemon_takes_over_proves_nothing(self) -> None:
+        self.running()
+        target = self.target()
+        job = self.planned(self.job(), target)
+        self.do(target.apply(job))
+        self.moved()
+        self.assertIn("binary_path", self.fails(self.target().verify(job), UpdateApplyError).message)
 
     def test_one_that_leaves_the_configuration_is_restored_all_the_same(self) -> None:
         self.running()
@@ -403,6 +432,26 @@ class Applying(TargetCase):
         self.assertEqual(self.binary.read_bytes(), NEW)
 
 
+    def test_a_leaving_daemon_puts_the_files_back_and_does_not_wait_for_the_proof(self) -> None:
+        self.does[NEW] = Program(lives_s=1.0, status=ExitStatus(code=1))
+        self.running()
+        target = self.target()
+        job = self.planned(self.job(), target)
+        self.do(target.apply(job))
+        self.fails(target.verify(job), UpdateApplyError, 3)
+        for early in (True, False):
+            with self.subTest(early=early):
+                back = self.defer(target.roll_back(job))
+                if not early:
+                    self.lab.run(1)
+                    self.assertNoResult(back)
+                target.leave()
+                self.failureResultOf(back, CancelledError)
+                self.assertEqual(self.binary.read_bytes(), OLD)
+                self.do(self.target().roll_back(job), PERIOD_S + 5)
+                target = self.target()
+
+
 class Planning(TargetCase):
     def refused(self, words: str) -> None:
         self.assertIn(words, self.fails(self.target().plan(self.job()), UpdateApplyError).message)
@@ -449,6 +498,7 @@ class Planning(TargetCase):
     def test_updates_that_fail_share_one_backup(self) -> None:
         self.running()
         first = self.planned(self.job(id="u1"))
+        self.do(self.target().discard(first))
         self.lab.run(5)
         second = self.planned(self.job(id="u2"))
         self.assertEqual(first.applied.backup, second.applied.backup)
@@ -544,16 +594,42 @@ class Shared(TargetCase):
         self.assertTrue(all(told["proven"] for told in evidence["agents"].values()))
         self.assertEqual(self.binary.read_bytes(), OLD)
 
-    def test_two_updates_of_one_file_do_not_mix(self) -> None:
+    def test_two_updates_of_one_file_by_different_daemons_do_not_mix(self) -> None:
         self.sharing()
-        one, other = self.target("web"), self.target("twin")
-        first = self.planned(self.job(id="u1"), one)
-        second = self.planned(self.job(b"another", id="u2"), other)
+        first = self.planned(self.job(id="u1"))
+        self.claims = Claims()
+        second = self.planned(self.job(b"another", id="u2"), self.target("twin"))
+        self.claims = Claims()
+        one = self.target()
         self.do(one.apply(first))
+        self.claims = Claims()
+        other = self.target("twin")
         self.fails(other.apply(second), UpdateApplyError)
         self.do(one.verify(first), PERIOD_S + 2)
         self.do(other.roll_back(second), PERIOD_S + 2)
         self.assertEqual(self.binary.read_bytes(), NEW)
+
+    def test_the_same_package_for_both_at_once_is_refused_to_the_second_before_anything_changes(self) -> None:
+        self.sharing()
+        one, other = self.target("web"), self.target("twin")
+        first = self.planned(self.job(id="u1"), one)
+        error = self.fails(other.plan(self.job(id="u2")), UpdateApplyError)
+        self.assertIn("update u1", error.message)
+        self.do(other.discard(self.job(id="u2")))
+        self.do(one.apply(first))
+        self.do(one.verify(first), PERIOD_S + 2)
+        self.do(one.prune(first, 5))
+        self.planned(self.job(b"#!newer", id="u3"), other)
+
+    def test_whatever_way_the_first_one_ends_the_second_may_come(self) -> None:
+        self.sharing()
+        one, other = self.target("web"), self.target("twin")
+        first = self.planned(self.job(id="u1"), one)
+        self.do(one.discard(first))
+        second = self.planned(self.job(id="u2"), other)
+        self.do(other.apply(second))
+        self.do(other.roll_back(second), PERIOD_S + 2)
+        self.planned(self.job(id="u3"), one)
 
 
 class Links(TargetCase):

@@ -17,6 +17,7 @@ from daemon.config.schema import UpdateConfig
 from daemon.errors import DaemonError
 from daemon.model.agent import AgentState
 from daemon.updater.agent_target import AgentTarget
+from daemon.updater.claims import Claims
 from daemon.updater.target import Applied, Job
 from tests.fakes.host import FakeProcess, Program
 from tests.fakes.lab import Lab, Life
@@ -45,6 +46,7 @@ class TargetCase(SynchronousTestCase):
         self.binary = self.lab.binary("web")
         self.binary.write_bytes(OLD)
         self.max_backups = 5
+        self.claims = Claims()
 
     def program_of(self, command: Command) -> Program:
         return self.does.setdefault(Path(command.argv[0]).read_bytes(), Program())
@@ -66,7 +68,7 @@ class TargetCase(SynchronousTestCase):
     def target(self, agent_id: str = "web") -> AgentTarget:
         return AgentTarget(
             agent_id, self.life.manager, config=self.config, clock=self.life.clock, wall=self.lab.wall,
-            threads=self.life.threads,
+            threads=self.life.threads, claims=self.claims,
         )
 
     def running(self, *agent_ids: str, **keys: Any) -> FakeProcess:
