@@ -228,7 +228,7 @@ class AgentTarget:
         other = self._claims.take(target, job.id)
         if other:
             raise UpdateApplyError(
-                f"update {other} of another agent replaces {target} just now, which {self._agent_id} runs too;"
+                f"update {other} of another agent replaces {target}, which {self._agent_id} runs too;"
                 " ask again when it is over"
             )
 

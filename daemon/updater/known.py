@@ -30,7 +30,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
         return self.packages.get(target, {}).get(sha256, "")
 
     def newest(self, target: str) -> str:
-        """The version of the package that was installed last; empty for none."""
+        """The version that was installed last, by a roll-back too; empty for none."""
         return next(reversed(self.packages.get(target, {}).values()), "")
 
     def with_package(self, target: str, sha256: str, version: str) -> Known:
@@ -77,7 +77,7 @@ class KnownPackages:
         return self._known.newest(target)
 
     def keep(self, target: str, sha256: str, version: str) -> None:
-        """A package runs from now on; written in the background."""
+        """A package runs from now on, or after a roll-back the program of one; written in the background."""
         self._known = known = self._known.with_package(target, sha256, version)
         saving = self._threads.run(LANE, DEADLINE_S, write_atomic, self._path, msgspec.json.encode(known))
         saving.addErrback(lambda failure: self.log.warn(

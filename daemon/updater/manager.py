@@ -19,6 +19,7 @@ from daemon.aio.shielded import shielded
 from daemon.aio.threads import LaneBusy, LaneTimeout
 from daemon.durable.atomic import write_atomic
 from daemon.errors import RequestError, RequestFault, StorageError
+from daemon.model.event import Severity
 from daemon.model.update import DAEMON, SOLE_AGENT, UpdateRequest, UpdateState, UpdateStep, UpdateView
 from daemon.updater.journal import too_old
 from daemon.updater.policy import Course, Outcome, course
@@ -26,7 +27,8 @@ from daemon.updater.record import UpdateRecord
 from daemon.updater.source import Source, check_source
 from daemon.updater.staging import PACKAGE
 from daemon.updater.target import UpdateTarget
-from daemon.updater.update import LANE, SAVE_DEADLINE_S, Tools, Update
+from daemon.updater.update import LANE, SAVE_DEADLINE_S, Tools, Update, facts_of
+from daemon.updater.urls import parse_url
 
 UNDER_WAY_MAX = 16  # each has a folder, a connection and hashes at full speed
 
@@ -111,10 +113,18 @@ class UpdateManager(Service):
         super().startService()
         self._accepting = True
         left, self._left = self._left, []
+        latest = {each.target: each for each in sorted(left, key=lambda each: each.accepted_at)}
         for record in left:
+            later = latest[record.target]
+            if later is not record:  # which would not have been taken before this one was over
+                self._close(record, f"its end could not be written down; update {later.id} came after it")
+                continue
             target = self._target_of(record)
             if target is None:
-                self._close(record)
+                self._close(
+                    record, f"{record.target} left the configuration during the update, at "
+                    f"{record.step.value}; look which version its binary is",
+                )
                 continue
             self._under_way[record.target] = update = Update(record, target, self._tools)
             resuming = Deferred.fromCoroutine(self._resume(update))
@@ -122,21 +132,23 @@ class UpdateManager(Service):
             resuming.addErrback(self._not_resumed, update)
 
     def _target_of(self, record: UpdateRecord) -> UpdateTarget | None:
-        if record.target in self._under_way:
-            return None  # two at once never are, but for a journal somebody put together
         if record.target == DAEMON:
             return self._targets.daemon()
         return self._targets.agent(record.target)
 
-    def _close(self, record: UpdateRecord) -> None:
+    def _close(self, record: UpdateRecord, why: str) -> None:
         """Nobody can go on with it; what stands at the agent's path is one version or the other, whole."""
-        self._ended[record.id] = ended = msgspec.structs.replace(
+        ended = msgspec.structs.replace(
             record, state=UpdateState.FAILED, step=UpdateStep.DONE, success=False, code="D4003",
-            finished_at=self._tools.wall(),
-            error=f"{record.target} left the configuration during the update, at {record.step.value}; "
-                  "look which version its binary is",
+            finished_at=self._tools.wall(), error=why,
         )
-        self.log.warn("update {id}: {error}", id=ended.id, error=ended.error, error_code="D4003")
+        told = f"update of {ended.target} to {ended.version}: {why}"
+        self.log.warn("update {id}: {error}", id=ended.id, error=why, error_code="D4003")
+        self._tools.events.publish(
+            "update.failed", told, severity=Severity.ERROR, data=facts_of(ended),
+            agent_id=ended.target if ended.target != DAEMON else "",
+        )
+        self._count(ended)
         saving = self._tools.threads.run(LANE, SAVE_DEADLINE_S, self._tools.journal.save, ended)
         saving.addCallback(lambda _saved: self._clear(ended.id))
         saving.addErrback(lambda failure: self.log.warn(
@@ -349,6 +361,7 @@ class UpdateManager(Service):
                 await self._on_lane(write_atomic, staging.folder(record.id) / PACKAGE, source.data)
             return await self._accept(record, target)
         except StorageError:
+            self._forget([record])  # a save that failed late, or is overdue, may be there all the same
             self._clear(record.id)
             raise
 
@@ -374,6 +387,7 @@ class UpdateManager(Service):
         await self._on_lane(self._tools.journal.save, record)
         if not self._accepting:
             return record.id  # the next daemon begins it
+        url = parse_url(record.download_url).shown if record.download_url else ""
         what = "a roll-back" if record.rollback else "an update"
         told = f"{what} of {record.target} to {record.version} was asked for by {record.peer}"
         self.log.info("{told}", told=told, update_id=record.id)
@@ -381,7 +395,7 @@ class UpdateManager(Service):
             "update.accepted", told,
             agent_id=record.target if record.target != DAEMON else "",
             data={"update_id": record.id, "component": record.component, "version": record.version,
-                  "peer": record.peer, "url": record.download_url},
+                  "peer": record.peer, "url": url},
         )
         self._begin(Update(record, target, self._tools), Course.BEGIN, None)
         return record.id
@@ -398,16 +412,23 @@ class UpdateManager(Service):
             return  # left for the next daemon
         if self._under_way.get(record.target) is update:
             del self._under_way[record.target]
-        self._ended[record.id] = record
-        self.ended_total[record.target, record.state.value] += 1
+        self._count(record)
         old = too_old(sorted(self._ended.values(), key=lambda each: each.id))
         if old:
             for each in old:
                 del self._ended[each.id]
-            forgetting = self._tools.threads.run(LANE, SAVE_DEADLINE_S, self._tools.journal.forget, old)
-            forgetting.addErrback(lambda failure: self.log.debug(
-                "old updates stay on disk: {error}", error=failure.getErrorMessage()
-            ))
+            self._forget(old)
+
+    def _count(self, record: UpdateRecord) -> None:
+        self._ended[record.id] = record
+        self.ended_total[record.target, record.state.value] += 1
+
+    def _forget(self, records: Sequence[UpdateRecord]) -> None:
+        forgetting = self._tools.threads.run(LANE, SAVE_DEADLINE_S, self._tools.journal.forget, records)
+        forgetting.addErrback(lambda failure: self.log.debug(
+            "the journal of {ids} stays on disk: {error}", ids=[record.id for record in records],
+            error=failure.getErrorMessage(),
+        ))
 
     async def _on_lane(self, work: Callable[..., Any], *args: Any) -> Any:
         try:

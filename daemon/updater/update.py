@@ -35,6 +35,7 @@ from daemon.updater.policy import Course, cancellable, changes_something
 from daemon.updater.record import ATTEMPTS_MAX, UpdateRecord
 from daemon.updater.staging import Staging
 from daemon.updater.target import Job, UpdateTarget
+from daemon.updater.version import is_version
 
 LANE = "updates"
 SAVE_DEADLINE_S = 30.0
@@ -203,7 +204,7 @@ class Update:
             )
         self.record = msgspec.structs.replace(
             self.record, version=before.version,
-            old_version=await self.target.installed() or self._tools.known.newest(self.record.target),
+            old_version=await self._installed(),
             files={name: str(path) for name, path in before.files.items()}, sha256=before.sha256,
             modes=before.modes, main=before.main,
         )
@@ -211,7 +212,7 @@ class Update:
     async def _fetch(self) -> None:
         tools, record, folder = self._tools, self.record, self._folder
         intake, target = tools.intake(), self.target
-        installed = await target.installed() or tools.known.newest(record.target)
+        installed = await self._installed()
         await self._enter(UpdateStep.SOURCE, old_version=installed)
         intake.source(record)
         await self._enter(UpdateStep.SPACE)
@@ -229,6 +230,12 @@ class Update:
             sha256=contents.sha256, modes=contents.modes, main=contents.main,
         )
 
+    async def _installed(self) -> str:
+        """The installed version. An agent that says none, or something that is none, is held to what was put
+        there last: nothing else would keep an older package from being sent once more."""
+        said = await self.target.installed()
+        return said if is_version(said) else self._tools.known.newest(self.record.target) or said
+
     async def _finish(self, evidence: Mapping[str, Any]) -> None:
         """It runs and is proven: nothing that fails now takes it back."""
         await self._enter(UpdateStep.PRUNE, strict=False)
@@ -236,8 +243,9 @@ class Update:
             await self.target.prune(self._job(), self._tools.config().max_backups)
         except DaemonError as error:
             self.log.warn("update {id}: {error}", id=self.record.id, error=str(error))
-        if self.record.package_sha256:
-            self._tools.known.keep(self.record.target, self.record.package_sha256, self.record.version)
+        runs = self.record.package_sha256 or self.record.sha256.get(self.record.main, "")
+        if runs and self.record.version:
+            self._tools.known.keep(self.record.target, runs, self.record.version)
         await self._end(UpdateState.SUCCEEDED, evidence=evidence)
 
     async def _failed(self, error: DaemonError | RequestError) -> None:
@@ -395,12 +403,17 @@ class Update:
         self._tools.events.publish(
             type, told, severity=severity,
             agent_id=record.target if record.target != "daemon" else "",
-            data={
-                "update_id": record.id, "component": record.component, "version": record.version,
-                "old_version": record.old_version, "step": record.step.value, "state": record.state.value,
-                "code": record.code, "rolled_back": record.rolled_back, **data,
-            },
+            data=facts_of(record) | data,
         )
+
+
+def facts_of(record: UpdateRecord) -> dict[str, Any]:
+    """What events tell of an update."""
+    return {
+        "update_id": record.id, "component": record.component, "version": record.version,
+        "old_version": record.old_version, "step": record.step.value, "state": record.state.value,
+        "code": record.code, "rolled_back": record.rolled_back,
+    }
 
 
 def _evidence_of(error: DaemonError) -> Mapping[str, Any]:

@@ -73,6 +73,15 @@ class Version:
         return self.text
 
 
+def is_version(text: str) -> bool:
+    """Whether a text can be compared as a version."""
+    try:
+        Version.parse(text)
+    except UpdateVerifyError:
+        return False
+    return True
+
+
 def newer(a: str, b: str) -> bool:
     """Whether version ``a`` comes after ``b``.
 

@@ -115,7 +115,10 @@ class FakeTarget:
         """See UpdateTarget."""
         if not self.back:
             return None
-        return Job(id="", version=self.back, old_version=self.version, folder=Path("/nowhere"))
+        return Job(
+            id="", version=self.back, old_version=self.version, folder=Path("/nowhere"),
+            files={"main": Path("/nowhere/main")}, sha256={"main": "cd" * 32}, modes={"main": 0o755}, main="main",
+        )
 
 
 class FakeTargets:

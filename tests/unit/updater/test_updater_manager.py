@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ from daemon.errors import (
     UpdateVerifyError,
 )
 from daemon.model.update import UpdateRequest, UpdateState, UpdateStep
+from daemon.updater.journal import UpdateJournal
 from daemon.updater.manager import UpdateManager, Verdict
 from daemon.updater.policy import Course, Outcome, course
 from daemon.updater.record import ATTEMPTS_MAX, UpdateRecord
@@ -263,6 +265,27 @@ class RequestsTest(UpdateCase):
         faults.arm({})
         self.over(self.submit(), UpdateState.SUCCEEDED)
 
+    def test_what_was_refused_for_an_unsure_disk_is_not_begun_by_the_next_daemon(self) -> None:
+        class Unsure(UpdateJournal):
+            def save(self, record: UpdateRecord) -> None:
+                super().save(record)
+                raise StorageError("the folder cannot be synced")
+
+        tools = dataclasses.replace(self.room.tools, journal=Unsure(self.folder / "state"))
+        self.manager = UpdateManager(tools, self.targets)
+        self.manager.startService()
+        asking = Deferred.fromCoroutine(self.manager.submit(request(), peer="a"))
+        self.failureResultOf(asking, StorageError)
+        self.assertEqual((self.room.on_disk(), self.room.staged()), ((), []))
+        self.boot()
+        self.assertEqual((self.manager.list(), self.web.did), ((), []))
+
+    def test_an_event_shows_no_password_of_the_url(self) -> None:
+        self.submit(download_url="https://me:secret@updates.example.org/web.tar.gz?signature=secret")
+        accepted = next(e for e in self.room.events.published if e.type == "update.accepted")
+        self.assertEqual(accepted.data["url"], "https://updates.example.org/web.tar.gz")
+        self.assertNotIn("secret", str(self.room.events.published))
+
     def test_packages_that_run_are_remembered_also_by_the_next_daemon(self) -> None:
         self.over(self.submit(), UpdateState.SUCCEEDED)
         self.boot()
@@ -351,6 +374,25 @@ class BackTest(UpdateCase):
         self.web.failing = {"verify": UpdateApplyError("it died")}
         self.over(self.successResultOf(self.back()), UpdateState.ROLLED_BACK)
         self.assertEqual(self.web.runs, "2.0.0")
+
+    def test_one_that_does_not_say_its_version_is_back_at_the_one_before(self) -> None:
+        self.over(self.submit("1.1.0"), UpdateState.SUCCEEDED)
+        self.room.now += 1
+        self.over(self.submit("1.2.0"), UpdateState.SUCCEEDED)
+        self.web.back, self.web.version = "1.1.0", ""
+        self.room.now += 1
+        back = self.over(str(self.successResultOf(self.back())), UpdateState.SUCCEEDED)
+        self.assertEqual((back.old_version, back.new_version), ("1.2.0", "1.1.0"))
+        self.boot()
+        self.web.version = ""
+        self.room.now += 2
+        self.assertEqual(self.over(self.submit("1.2.0"), UpdateState.SUCCEEDED).old_version, "1.1.0")
+
+    def test_one_that_says_nonsense_is_held_to_what_was_installed(self) -> None:
+        self.over(self.submit("1.2.0"), UpdateState.SUCCEEDED)
+        self.web.version = "web, built on a Tuesday"
+        self.room.now += 1
+        self.assertEqual(self.over(self.submit("1.1.0"), UpdateState.SUCCEEDED).old_version, "1.2.0")
 
     def test_nothing_to_go_back_to(self) -> None:
         self.assertEqual(self.failureResultOf(self.back(), RequestError).value.fault, RequestFault.PRECONDITION)
@@ -460,6 +502,23 @@ class NextDaemonTest(UpdateCase):
         view = self.over(update_id, UpdateState.FAILED)
         self.assertEqual(view.code, "D4003")
         self.assertIn("left the configuration", view.error)
+
+    def test_of_two_for_one_agent_the_later_one_counts(self) -> None:
+        self.web.held = {"preflight": Deferred()}
+        first = self.submit("1.1.0")
+        journal = self.folder / "state" / f"{first}.json"
+        unwritten = journal.read_bytes()
+        self.successResultOf(Deferred.fromCoroutine(self.manager.cancel(first, peer="a")))
+        self.web.held = {"verify": Deferred()}
+        self.room.now += 1
+        second = self.submit("1.2.0")
+        journal.write_bytes(unwritten)  # as a full disk left it
+        self.die()
+        view = self.over(first, UpdateState.FAILED)
+        self.assertIn(second, view.error)
+        self.over(second, UpdateState.SUCCEEDED)
+        self.assertEqual(self.web.runs, "1.2.0")
+        self.assertIn("update.failed", self.told())
 
     def test_the_daemons_own_update_asks_what_the_other_process_made_of_it(self) -> None:
         for outcome, state in (
