@@ -23,11 +23,12 @@ from daemon.rpc.bridge import Asked, Bridge, BridgeStopped, BridgeTimeout, Calle
 from daemon.rpc.deadlines import MessageDeadlines
 from daemon.rpc.handshakes import Handshakes
 from daemon.rpc.method import Call, Method
-from daemon.rpc.refusals import DAEMON_WORDS, GONE, LONG_MAX, Refusals, Words
+from daemon.rpc.refusals import DAEMON_WORDS, GONE, LARGE_MAX, LONG_MAX, Refusals, Words
 from daemon.rpc.status import Refusal, grpc_status, refusal_of
 from daemon.rpc.workers import WorkerPool
 
 MESSAGE_WITHIN_S = 10.0  # from the begin of a call to its whole message
+LARGE_WITHIN_S = 60.0  # 32 MiB at 5 Mbit/s
 STREAM_WITHIN_S = 60.0  # a stream that holds a worker; its client opens another
 
 
@@ -64,6 +65,7 @@ class Gate:
         self._refusals = Refusals(words)
         self._handshakes = handshakes
         self._long = threading.BoundedSemaphore(LONG_MAX)
+        self._large = threading.BoundedSemaphore(LARGE_MAX)
 
     # ----------------------------------------------------------------- handlers
 
@@ -118,11 +120,15 @@ class Gate:
         about = ""
         asked: Asked | None = None
         refusal = self._refusal(context)
+        large = method.large and refusal is None
+        if large and not self._large.acquire(blocking=False):
+            large, refusal = False, self._refusals.busy_large
         if refusal is None:
             try:
                 if method.ahead is not None:
                     asked = method.ahead(context)
-                request = method.read(self.message(messages, context, method.max_bytes))
+                within_s = LARGE_WITHIN_S if large else MESSAGE_WITHIN_S
+                request = method.read(self.message(messages, context, method.max_bytes, within_s))
                 if method.about is not None:
                     about = method.about(request)
                 answer = self._answer(method, request, Call(self, method.name, context, asked))
@@ -135,6 +141,9 @@ class Gate:
                 if method.mutates:
                     self._record(method, about, context, begun)
                 return answer
+            finally:
+                if large:
+                    self._large.release()
         if method.mutates and refusal.code is not grpc.StatusCode.PERMISSION_DENIED:
             self._record(method, about, context, begun, refusal)
         self._end(method.name, refusal, context)
@@ -150,14 +159,16 @@ class Gate:
         finally:
             self._long.release()
 
-    def message(self, messages: Iterator[bytes], context: Any, max_bytes: int) -> bytes:
+    def message(
+        self, messages: Iterator[bytes], context: Any, max_bytes: int, within_s: float = MESSAGE_WITHIN_S
+    ) -> bytes:
         """The one message of a call.
 
         Raises:
             RequestError: none came, or it is too large.
             CallerGone: the caller left, or took too long.
         """
-        self._deadlines.begin(context, MESSAGE_WITHIN_S)
+        self._deadlines.begin(context, within_s)
         try:
             data = next(messages, None)
         except grpc.RpcError as error:

@@ -61,6 +61,7 @@ class Method:
         max_bytes: of a request.
         mutates: it may change something: an event tells of each call.
         long: it may wait for a process to end: few at a time.
+        large: its messages are tens of megabytes: few at a time, and with more time to come.
         ahead: asks the reactor while the message is still to come, for a method whose question is always the
             same: a worker that waits once instead of twice costs a third less. None: nothing is to be asked.
     """
@@ -72,4 +73,5 @@ class Method:
     max_bytes: int = SMALL_BYTES
     mutates: bool = False
     long: bool = False
+    large: bool = False
     ahead: Callable[[CallContext], Asked | None] | None = None

@@ -9,6 +9,7 @@ import grpc
 from daemon.rpc.status import RETRY_AFTER_S, Refusal
 
 LONG_MAX = 8  # operations that may hold a worker at the same time
+LARGE_MAX = 2  # calls of methods that take packages, for each is in memory until it is on disk
 RETRY_LATER_S = 5
 
 GONE = Refusal(code=grpc.StatusCode.CANCELLED, reason="GONE", message="the caller left")
@@ -61,6 +62,10 @@ class Refusals:
         self.busy_long = Refusal(
             code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="BUSY", retry_after_s=RETRY_LATER_S,
             message=f"{LONG_MAX} operations are in hand and no more are taken; try again in a few seconds",
+        )
+        self.busy_large = Refusal(
+            code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="BUSY", retry_after_s=RETRY_LATER_S,
+            message=f"{LARGE_MAX} packages are on their way and no more are taken; try again in a while",
         )
         self.stopping = Refusal(
             code=grpc.StatusCode.UNAVAILABLE, reason="STOPPING", message=words.stopping

@@ -116,7 +116,7 @@ class DaemonServicer:
             Method(
                 name="PushUpdate", read=convert.read_update, answer=self.push_update, mutates=True,
                 about=lambda request: str(request.component),
-                max_bytes=self._max_inline_bytes + SMALL_BYTES,
+                max_bytes=self._max_inline_bytes + SMALL_BYTES, large=True,
             ),
             Method(
                 name="ListAgents", read=convert.read_list, answer=self.list_agents, ahead=self._ask_for_list

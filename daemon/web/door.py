@@ -15,6 +15,8 @@ from daemon.web.answers import write_problem
 from daemon.web.problems import problem_of
 from daemon.web.request import BoundedRequest, header_text
 
+CROWDED_S = 5  # until whoever brought a large body too many should try again
+
 
 @implementer(IResource)
 class Door(Resource):
@@ -51,6 +53,10 @@ class Door(Resource):
             check_access(
                 asker, token=self._token, our_names=self._our_names, mutates=mutates, program=self._program
             )
+            if request.crowded and request.too_large:
+                raise RequestError(
+                    RequestFault.BUSY, "other packages are on their way already", retry_after_s=CROWDED_S
+                )
             if request.too_large and not self.bounds_itself(request):
                 raise RequestError(RequestFault.TOO_LARGE, f"the body is over {request.body_max} bytes")
             self.admit(request, mutates=mutates)

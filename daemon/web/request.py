@@ -21,6 +21,8 @@ class BoundedRequest(Request):
     Attributes:
         body_max: bytes that its body may have.
         too_large: the body was over the limit; ``content`` is empty then.
+        crowded: its limit would be another one, were there not too many large bodies already.
+        drain_max: bytes of an over-long body that are read.
         peer: who asks, as the gate found out.
     """
 
@@ -28,6 +30,8 @@ class BoundedRequest(Request):
         super().__init__(channel, *args, **kwargs)
         self.body_max = BODY_MAX
         self.too_large = False
+        self.crowded = False
+        self.drain_max = DRAIN_MAX
         self.peer = ""
         self._body_bytes = 0
 
@@ -45,7 +49,8 @@ class BoundedRequest(Request):
         super().gotLength(0)  # a BytesIO, never a temporary file
         self.content = BytesIO()
         channel: Any = self.channel  # its request line and headers have come, the body has not
-        self.body_max = channel.site.body_room(channel._command, channel._path, self)
+        if length is None or length > BODY_MAX:
+            self.body_max = channel.site.body_room(channel._command, channel._path, self)
         if length is not None and length > self.body_max:
             self.too_large = True
 
@@ -56,13 +61,14 @@ class BoundedRequest(Request):
             self.too_large = True
         if not self.too_large:
             super().handleContentChunk(data)
-        elif self._body_bytes > DRAIN_MAX:
+        elif self._body_bytes > self.drain_max:
             self.content = BytesIO()
             self.loseConnection()
 
     def body(self) -> bytes:
-        """The whole body."""
-        return self.content.read() if self.content is not None else b""
+        """The whole body, once: nobody needs tens of megabytes twice."""
+        content, self.content = self.content, BytesIO()
+        return content.read() if content is not None else b""
 
 
 def header_text(request: Request, name: bytes) -> str:

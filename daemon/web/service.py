@@ -26,6 +26,7 @@ from daemon.model.event import Severity
 from daemon.web.api import Api
 from daemon.web.gate import Gate
 from daemon.web.peers import control_peer, may_control
+from daemon.web.room import Room
 from daemon.web.site import CountedChannel, QuietSite
 from daemon.web.tcp import cause_of, listen_tcp
 from daemon.web.updates import body_max
@@ -206,7 +207,7 @@ class HttpService(Service):
         gate = Gate(
             self._api.app.resource(), token=self._token, our_names=self._our_names, local=local,
             heartbeat_refusal=lambda status, message: self._heartbeats.refuse(status, message).body(),
-            package_max=lambda: body_max(self._inline_max()),
+            package_max=lambda: body_max(self._inline_max()), room=Room(),
         )
         if local:
             return QuietSite(gate, self._local_channels, self._admit_local, self._reactor, gate.body_room)

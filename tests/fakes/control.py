@@ -35,6 +35,7 @@ from daemon.web.api import Api
 from daemon.web.exposition import DaemonMetrics
 from daemon.web.gate import Gate
 from daemon.web.names import names_of_host
+from daemon.web.room import Room
 from daemon.web.scrape import Exposition
 from daemon.web.site import CountedChannel, QuietSite
 from daemon.web.updates import body_max
@@ -135,6 +136,7 @@ class Rig:
         self.heartbeats.startService()
         exposition = Exposition(DaemonMetrics(self.control, lab.clock.seconds))
         self.api = Api(lab.clock, self.control, self.heartbeats, exposition, life.threads)
+        self.packages = Room()
         self.channels: set[CountedChannel] = set()
 
     def connect(
@@ -145,7 +147,7 @@ class Rig:
             self.api.app.resource(), token=TOKEN, our_names=names_of_host(FACTS.hostname, "127.0.0.1"),
             local=local,
             heartbeat_refusal=lambda status, message: self.heartbeats.refuse(status, message).body(),
-            package_max=lambda: body_max(self.updates.config.max_inline_size),
+            package_max=lambda: body_max(self.updates.config.max_inline_size), room=self.packages,
         )
         site = QuietSite(gate, self.channels, lambda _transport: peer, self.lab.clock, gate.body_room)
         return Connection(self, site.buildProtocol(None), transport or LenientTransport())

@@ -22,7 +22,7 @@ from daemon.rpc.deadlines import SWEEP_S, MessageDeadlines
 from daemon.rpc.gate import Gate
 from daemon.rpc.listen import check_free, server_address, server_options
 from daemon.rpc.method import Call, Method
-from daemon.rpc.refusals import LONG_MAX
+from daemon.rpc.refusals import LARGE_MAX, LONG_MAX
 from daemon.rpc.servicer import to_yaml
 from daemon.rpc.status import Refusal, grpc_status, plain, refusal_of
 from daemon.rpc.workers import WorkerPool
@@ -183,6 +183,12 @@ class GateTest(SynchronousTestCase):
         self.assertEqual((bad.data["code"], bad.data["error"], bad.severity.value), ("INTERNAL", "it hangs", "warn"))
 
     def test_operations_are_so_many_at_a_time(self) -> None:
+        self.so_many(LONG_MAX, "long")
+
+    def test_packages_are_so_many_at_a_time(self) -> None:
+        self.so_many(LARGE_MAX, "large")
+
+    def so_many(self, most: int, kind: str) -> None:
         inside, go = threading.Semaphore(0), threading.Event()
 
         def answer(_request: bytes, _call: Call) -> bytes:
@@ -191,19 +197,19 @@ class GateTest(SynchronousTestCase):
             return b""
 
         threads = [
-            threading.Thread(target=self.serve, args=(b"x",), kwargs={"answer": answer, "long": True}, daemon=True)
-            for _ in range(LONG_MAX)
+            threading.Thread(target=self.serve, args=(b"x",), kwargs={"answer": answer, kind: True}, daemon=True)
+            for _ in range(most)
         ]
         for thread in threads:
             thread.start()
         for _ in threads:
             assert inside.acquire(timeout=PATIENCE_S)
-        self.assertEqual(self.refused(long=True), (Code.RESOURCE_EXHAUSTED, "BUSY", 5))
+        self.assertEqual(self.refused(**{kind: True}), (Code.RESOURCE_EXHAUSTED, "BUSY", 5))
         self.assertEqual(self.serve(b"x"), b"x!")
         go.set()
         for thread in threads:
             thread.join(PATIENCE_S)
-        self.assertEqual(self.serve(b"x", long=True), b"x!")
+        self.assertEqual(self.serve(b"x", **{kind: True}), b"x!")
 
     def test_a_closed_gate_and_a_full_pool_refuse_before_the_message(self) -> None:
         pool = WorkerPool(workers=1, calls_max=0)

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from daemon.config.schema import UpdateConfig
 from daemon.errors import UpdateApplyError
 from daemon.web.request import BODY_MAX
+from daemon.web.room import LARGE_AT_ONCE
 from tests.fakes.control import TOKEN, Answer, RigCase
 
 FIELDS = {
@@ -122,6 +123,24 @@ class UpdatesTest(RigCase):
         self.assertEqual(self.rig.update_manager.list(), ())
         elsewhere = client.ask("POST", "/v1/agents/web/stop", body=data, token=TOKEN)
         self.assertEqual(elsewhere.status, 413)
+
+    def test_so_many_packages_at_a_time_are_held_and_no_more(self) -> None:
+        data = body(download_url=None, update_data=base64.b64encode(bytes(100_000)).decode())
+        self.rig.updates.intake.held["download"] = Deferred()
+        head = (f"POST /v1/updates HTTP/1.1\r\nHost: localhost:8084\r\nAuthorization: Bearer {TOKEN}\r\n"
+                f"Content-Length: {len(data)}\r\n\r\n").encode()
+        slow = [self.rig.connect() for _ in range(LARGE_AT_ONCE)]
+        for client in slow:
+            client.send(head + data[:-1])
+        self.assertEqual(self.rig.packages.taken, LARGE_AT_ONCE)
+        refused = self.push(data)
+        self.assertEqual((refused.status, refused.headers["retry-after"]), (503, "5"))
+        self.assertEqual(self.push(body(component="db")).status, 202)  # small ones need no room
+        slow[0].leave()
+        self.assertEqual(self.push(data).status, 202)
+        slow[1].send(data[-1:])
+        self.assertEqual([answer.status for answer in slow[1].answers("POST")], [202])
+        self.assertEqual(self.rig.packages.taken, 0)
 
     def test_over_the_control_socket_no_token_is_needed(self) -> None:
         local = self.rig.connect(local=True, peer="uid 0, pid 1")
