@@ -130,7 +130,7 @@ class AgentTarget:
         """See UpdateTarget."""
         return False
 
-    def refusal(self) -> RequestError | None:
+    async def refusal(self) -> RequestError | None:
         """See UpdateTarget; what needs a look at the disk is refused by :meth:`plan`."""
         agent = self._find()
         if agent is None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from daemon.aio.reactor import DelayedCall
@@ -27,7 +27,7 @@ from daemon.updater.checking import Checker
 from daemon.updater.disk import DISK_S, LANE, PLACE_S, on_disk
 from daemon.updater.handing_over import let_go
 from daemon.updater.installation import COMPONENT, Installation
-from daemon.updater.probation import STDERR_LOG, Outcome, Phase, Probation, ProbationFile
+from daemon.updater.probation import STDERR_LOG, Kind, Outcome, Phase, Probation, ProbationFile
 from daemon.updater.self_proof import SelfProof
 from daemon.updater.switching import Surroundings, Switch, times
 from daemon.updater.target import Applied, Job
@@ -71,12 +71,16 @@ class DaemonTarget:
 
     # ---------------------------------------------------------------- UpdateTarget
 
-    def refusal(self) -> RequestError | None:
-        """See UpdateTarget. Blocks for a few small system calls."""
-        why = self._refusal()
+    async def refusal(self) -> RequestError | None:
+        """See UpdateTarget."""
+        try:
+            why = await self._on_disk(self._refusal)
+        except UpdateApplyError as error:
+            why = error.message
         return RequestError(RequestFault.PRECONDITION, why) if why else None
 
     def _refusal(self) -> str:
+        """Blocks."""
         if self.installation is None or self._switch is None:
             return NO_BUNDLE
         settings = self._around.settings()
@@ -120,11 +124,14 @@ class DaemonTarget:
         here = self._here
         if job.files:
             modes = {name: job.modes.get(name, 0o755 if name == job.main else 0o644) for name in job.files}
-            made = await self._on_disk(
-                here.place, job.id, job.version, dict(job.files), dict(job.sha256), modes, job.main,
-                deadline_s=PLACE_S,
-            )
-            self._made = job.version if made else ""
+
+            def place() -> None:  # whoever calls it off leaves this to its end, and then discards
+                made = here.place(
+                    job.id, job.version, dict(job.files), dict(job.sha256), modes, job.main
+                )
+                self._made = job.version if made else ""
+
+            await self._on_disk(place, deadline_s=PLACE_S)
         else:  # back to a version that is kept
             wrong = await self._on_disk(here.damage, job.version, deadline_s=PLACE_S)
             if wrong:
@@ -141,11 +148,17 @@ class DaemonTarget:
 
     async def discard(self, job: Job) -> None:
         """See UpdateTarget; a folder that was there before stays."""
-        made, self._made = self._made, ""
-        if made != job.version:
+        if self.installation is None:
             return
+        here = self.installation
+
+        def remove() -> None:  # after what was called off, on the same lane
+            made, self._made = self._made, ""
+            if made == job.version:
+                here.remove(made)
+
         try:
-            await self._on_disk(self._here.remove, job.version, deadline_s=PLACE_S)
+            await self._on_disk(remove, deadline_s=PLACE_S)
         except UpdateApplyError as error:
             self.log.info("version {version} stays until old ones are removed: {error}",
                           version=job.version, error=error.message)
@@ -192,7 +205,7 @@ class DaemonTarget:
                 await self._back(found, "")
                 await _for_ever()
             outcome = await self._on_disk(file.outcome, job.id, here.running)
-            if here.current() != here.running:
+            if await self._on_disk(here.current) != here.running:
                 await self._on_disk(launcher.flip, here.root, here.running)
         except UpdateApplyError as error:
             raise UpdateRollbackError(error.message) from error
@@ -225,7 +238,9 @@ class DaemonTarget:
     def outcome(self, update_id: str) -> Deferred[Outcome]:
         """What came of an update that an earlier process began; asked at the start. Fails with OSError,
         LaneBusy or LaneTimeout where nobody can tell."""
-        here = self._here
+        if self.installation is None:  # another daemon's than began it: it ends by the refusal of its steps
+            return succeed(Outcome(kind=Kind.NONE))
+        here = self.installation
         return self._around.threads.run(
             LANE, DISK_S, ProbationFile(here.root).outcome, update_id, here.running
         )
@@ -284,7 +299,7 @@ class DaemonTarget:
 
     async def _tidy(self) -> None:
         """It is decided which version runs: what was kept for the case is not needed any more."""
-        let_go(str(self._here.root / STDERR_LOG))
+        await self._on_disk(let_go, str(self._here.root / STDERR_LOG))
         await self._on_disk(snapshot.remove_all, self._around.paths.metadata)
 
     def _fall(self, found: Probation, reason: str) -> None:

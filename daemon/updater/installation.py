@@ -129,6 +129,9 @@ class Installation:
             staging.rename(folder)
             launcher.sync(self.versions)
             faults.hit("update.daemon.placed")
+        except UpdateApplyError:
+            shutil.rmtree(self.versions / f"{STAGING}{update_id}", ignore_errors=True)
+            raise
         except OSError as error:
             shutil.rmtree(self.versions / f"{STAGING}{update_id}", ignore_errors=True)
             raise UpdateApplyError(

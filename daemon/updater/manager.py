@@ -235,7 +235,7 @@ class UpdateManager(Service):
         return await self._one_by_one(lambda: self._take_back(component, target, peer))
 
     async def _take_back(self, component: str, target: UpdateTarget, peer: str) -> str:
-        self._refuse_when_busy(target)
+        await self._refuse_when_busy(target)
         before = await target.previous()
         if before is None:
             raise RequestError(
@@ -328,8 +328,8 @@ class UpdateManager(Service):
             RequestFault.UNKNOWN, f"component {component[:64]!r} is neither 'daemon' nor an agent's id"
         )
 
-    def _refuse_when_busy(self, target: UpdateTarget) -> None:
-        refusal = target.refusal()
+    async def _refuse_when_busy(self, target: UpdateTarget) -> None:
+        refusal = await target.refusal()
         if refusal is not None:
             raise refusal
         under_way = self._under_way.get(target.name)
@@ -349,7 +349,7 @@ class UpdateManager(Service):
         again = self._under_way.get(target.name)
         if again is not None and _same(again.record, source):
             return again.record.id  # whoever lost our answer asks again
-        self._refuse_when_busy(target)
+        await self._refuse_when_busy(target)
         record = self._record(
             target, component, source.version, peer, download_url=source.url, inline=bool(source.data),
             hash=source.sha256, signature=source.signature,

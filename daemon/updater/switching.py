@@ -142,9 +142,9 @@ class Switch:
         """
         try:
             await self._on_disk(self._take_back, found.id, reason, evidence)
+            version = await self._on_disk(self._here.current)
         except UpdateApplyError as error:
             raise UpdateRollbackError(error.message) from error
-        version = self._here.current()
         if version == self._here.running:
             raise UpdateRollbackError(
                 f"there is no version to go back to from {version}; install one with scripts/bundle install"

@@ -94,7 +94,7 @@ class UpdateTarget(Protocol):
         """Whether ``apply`` ends this process: then a stop of the daemon does not wait for it."""
         ...
 
-    def refusal(self) -> RequestError | None:
+    async def refusal(self) -> RequestError | None:
         """Why it cannot be updated at all just now (PRECONDITION); None when it can."""
         ...
 

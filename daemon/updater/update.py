@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
@@ -36,6 +36,9 @@ from daemon.updater.record import ATTEMPTS_MAX, UpdateRecord
 from daemon.updater.staging import Staging
 from daemon.updater.target import Job, UpdateTarget
 from daemon.updater.version import is_version
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 LANE = "updates"
 SAVE_DEADLINE_S = 30.0
@@ -192,7 +195,7 @@ class Update:
         applied = await self.target.plan(self._job())
         await self._enter(UpdateStep.PREFLIGHT, applied=applied)
         await self.target.preflight(self._job())
-        if not tools.staging.there(self.record.id) and not self.record.rollback:
+        if not self.record.rollback and not await self._on_lane(tools.staging.there, self.record.id):
             raise StorageError(f"{self._folder} has vanished; ask for the update again")
 
     async def _look_back(self) -> None:
@@ -324,22 +327,22 @@ class Update:
     async def _write(self, *, strict: bool, **changes: Any) -> None:
         record = msgspec.structs.replace(self.record, **changes)
         try:
-            await self._save(record)
+            await self._on_lane(self._tools.journal.save, record)
         except StorageError as error:
             if strict:
                 raise
             self._unsaved(record, error)
         self.record = record
 
-    async def _save(self, record: UpdateRecord) -> None:
+    async def _on_lane(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            await self._tools.threads.run(LANE, SAVE_DEADLINE_S, self._tools.journal.save, record)
+            return await self._tools.threads.run(LANE, SAVE_DEADLINE_S, call, *args, **kwargs)
         except (LaneBusy, LaneTimeout) as error:
-            raise StorageError(f"the disk of the journal of updates does not answer: {error}") from error
+            raise StorageError(f"the disk of updates does not answer: {error}") from error
 
     async def _saved(self, record: UpdateRecord) -> bool:
         try:
-            await self._save(record)
+            await self._on_lane(self._tools.journal.save, record)
         except StorageError as error:
             self._unsaved(record, error)
             return False
@@ -364,10 +367,8 @@ class Update:
         )
         saved = await self._saved(record)
         try:
-            await self._tools.threads.run(
-                LANE, SAVE_DEADLINE_S, self._tools.staging.remove, record.id
-            )
-        except (StorageError, OSError, LaneBusy, LaneTimeout) as error:
+            await self._on_lane(self._tools.staging.remove, record.id)
+        except (StorageError, OSError) as error:
             self.log.warn("update {id}: its staging folder stays until the next start: {error}",
                           id=record.id, error=str(error))
         if not saved:

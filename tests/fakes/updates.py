@@ -50,7 +50,7 @@ class FakeTarget:
         self.refused: RequestError | None = None
         self.back = ""
 
-    def refusal(self) -> RequestError | None:
+    async def refusal(self) -> RequestError | None:
         """See UpdateTarget."""
         return self.refused
 

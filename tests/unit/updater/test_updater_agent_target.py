@@ -479,12 +479,12 @@ class Planning(TargetCase):
 
     def test_an_agent_outside_of_the_configuration_or_the_path_is_refused_at_once(self) -> None:
         self.running()
-        refusal = self.target("other").refusal()
+        refusal = self.do(self.target("other").refusal())
         self.assertIs(refusal.fault if refusal else None, RequestFault.PRECONDITION)
-        self.assertIsNone(self.target().refusal())
+        self.assertIsNone(self.do(self.target().refusal()))
         spec = self.lab.spec()
         self.life.manager.apply([type(spec)(id="web", type=spec.type, binary_path="web", work_dir=spec.work_dir)])
-        refusal = self.target().refusal()
+        refusal = self.do(self.target().refusal())
         self.assertIn("not found on PATH", refusal.message if refusal else "")
 
     def test_a_full_disk_leaves_no_half_backup(self) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -138,35 +138,56 @@ class TargetCase(SynchronousTestCase):
 class RefusalTest(TargetCase):
     def test_from_a_checkout_it_is_a_precondition_with_the_next_step(self) -> None:
         target = self.start(None)
-        error = target.refusal()
+        error = self.done(target.refusal())
         assert error is not None
         self.assertIs(error.fault, RequestFault.PRECONDITION)
         self.assertIn("scripts/bundle install", error.message)
         self.assertEqual(self.done(target.installed()), "")
         self.assertIn("does not run from a bundle", self.refused(target.plan(self.job())))
         self.assertIn("does not run from a bundle", self.refused(target.previous()))
+        self.assertIs(self.successResultOf(target.outcome("u1")).kind, Kind.NONE)
         target.ready()
         self.done(target.leaving())
 
+    def test_a_disk_that_does_not_answer_holds_nobody_but_who_asks(self) -> None:
+        self.threads.hang("daemon-update")
+        asking = self.begun(self.target.refusal())
+        self.assertNoResult(asking)
+        self.clock.advance(31)
+        self.assertIn("does not answer", str(self.successResultOf(asking)))
+        self.threads.release("daemon-update")
+
     def test_from_a_bundle_it_is_none(self) -> None:
-        self.assertIsNone(self.target.refusal())
+        self.assertIsNone(self.done(self.target.refusal()))
         self.assertEqual(self.done(self.target.installed()), "1")
         self.assertEqual(self.target.rooms(), (self.root / "versions",))
         self.assertEqual((self.target.name, self.target.components), ("daemon", frozenset({"daemon"})))
 
     def test_settings_that_leave_no_time_for_the_way_back(self) -> None:
         self.settings = UpdateConfig(verify_timeout=90.0, verify_period=60.0)
-        error = self.target.refusal()
+        error = self.done(self.target.refusal())
         assert error is not None
         self.assertIn("must be under 60 s", error.message)
 
     def test_another_update_that_is_not_decided(self) -> None:
         put_on_probation(self.root, new="0.9")
-        error = self.target.refusal()
+        error = self.done(self.target.refusal())
         assert error is not None
         self.assertIn("not confirmed yet", error.message)
         self.file.confirm("u1")
-        self.assertIsNone(self.target.refusal())
+        self.assertIsNone(self.done(self.target.refusal()))
+
+
+class CallingOffTest(TargetCase):
+    def test_a_version_that_is_just_being_placed_goes_again(self) -> None:
+        self.threads.hang("daemon-update")
+        placing = self.begun(self.target.preflight(self.job()))
+        placing.cancel()
+        self.failureResultOf(placing, CancelledError)
+        discarding = self.begun(self.target.discard(self.job()))
+        self.threads.release("daemon-update")  # the thread that was in it comes to its end
+        self.successResultOf(discarding)
+        self.assertEqual(sorted(path.name for path in (self.root / "versions").iterdir()), ["0.9", "1"])
 
 
 class TimesTest(SynchronousTestCase):
@@ -238,7 +259,7 @@ class SwitchTest(TargetCase):
         self.assertEqual(watcher.argv[-2:], (str(self.root), "u1"))
         self.assertIn("daemon.updater.watcher", watcher.argv[-4])
         self.assertEqual((self.paths.state / "before-u1/a.json").read_text(), "state of before")
-        self.assertIn("not confirmed yet", str(self.target.refusal()))
+        self.assertIn("not confirmed yet", str(self.done(self.target.refusal())))
         self.assertNoResult(self.begun(self.target.apply(self.job())))
         self.assertEqual(len(self.daemon.asked), 1)
 

@@ -101,6 +101,7 @@ class TestPlacing:
         package.files["lib/daemon/__init__.py"].write_text("print('swapped')")
         with pytest.raises(UpdateApplyError, match="not what was verified"):
             package.place(here)
+        assert not list(here.versions.glob(".staging-*"))
         assert not here.folder("2").exists()
 
     def test_a_link_put_in_their_place_is_refused(self, here: Installation, package: Package, tmp_path: Path) -> None:
