@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -150,7 +151,7 @@ class UpdateManager(Service):
         )
         self._count(ended)
         saving = self._tools.threads.run(LANE, SAVE_DEADLINE_S, self._tools.journal.save, ended)
-        saving.addCallback(lambda _saved: self._clear(ended.id))
+        saving.addCallback(lambda _saved: self._clear(ended))
         saving.addErrback(lambda failure: self.log.warn(
             "D1004 update {id}: {error}", id=ended.id, error=failure.getErrorMessage(), error_code="D1004"
         ))
@@ -350,26 +351,32 @@ class UpdateManager(Service):
         if again is not None and _same(again.record, source):
             return again.record.id  # whoever lost our answer asks again
         await self._refuse_when_busy(target)
+        staging = self._tools.staging
         record = self._record(
             target, component, source.version, peer, download_url=source.url, inline=bool(source.data),
             hash=source.sha256, signature=source.signature,
         )
-        staging = self._tools.staging
+        folder = staging.folder(record.id)
+        record = msgspec.structs.replace(record, folder=str(folder))
         try:
-            await self._on_lane(staging.make, record.id)
+            await self._on_lane(staging.make, folder)
             if source.data:
-                await self._on_lane(write_atomic, staging.folder(record.id) / PACKAGE, source.data)
+                await self._on_lane(write_atomic, folder / PACKAGE, source.data)
             return await self._accept(record, target)
         except StorageError:
             self._forget([record])  # a save that failed late, or is overdue, may be there all the same
-            self._clear(record.id)
+            self._clear(record)
             raise
 
-    def _clear(self, update_id: str) -> None:
+    def _clear(self, record: UpdateRecord) -> None:
         """What a disk that refused let us write of an update that was not taken goes again."""
-        removing = self._tools.threads.run(LANE, SAVE_DEADLINE_S, self._tools.staging.remove, update_id)
+        if not record.folder:
+            return
+        removing = self._tools.threads.run(
+            LANE, SAVE_DEADLINE_S, self._tools.staging.remove, Path(record.folder)
+        )
         removing.addErrback(lambda failure: self.log.debug(
-            "{id}: its folder stays until the next start: {error}", id=update_id,
+            "{id}: its folder stays until the next start: {error}", id=record.id,
             error=failure.getErrorMessage(),
         ))
 

@@ -22,6 +22,7 @@ class UpdateRecord(msgspec.Struct, frozen=True, kw_only=True):
         id: ``{YYYYmmddHHMMSS}-{8 hex digits}``: sorts by age.
         target: the agent's id, or ``daemon``.
         component: what the request said.
+        folder: of what it needs on the way; empty for none.
         inline: the package came with the request and is in the staging folder.
         peer: who asked.
         rollback: an operator asked for the version before; nothing is fetched.
@@ -41,6 +42,7 @@ class UpdateRecord(msgspec.Struct, frozen=True, kw_only=True):
     component: str
     version: str
     download_url: str = ""
+    folder: str = ""
     inline: bool = False
     hash: str = ""
     signature: str = ""
@@ -67,10 +69,10 @@ class UpdateRecord(msgspec.Struct, frozen=True, kw_only=True):
     rolled_back: bool = False
     evidence: Mapping[str, Any] = {}
 
-    def job(self, folder: Path) -> Job:
-        """As the target sees it; ``folder`` is the update's own."""
+    def job(self) -> Job:
+        """As the target sees it."""
         return Job(
-            id=self.id, version=self.version, old_version=self.old_version, folder=folder,
+            id=self.id, version=self.version, old_version=self.old_version, folder=Path(self.folder),
             files={name: Path(path) for name, path in self.files.items()}, sha256=self.sha256,
             modes=self.modes, main=self.main, applied=self.applied,
         )

@@ -1,7 +1,11 @@
-"""The folder of each update: ``download_dir/{id}``, 0700, gone when the update is over. Blocks."""
+"""The folder of each update: ``download_dir/{id}``, 0700, gone when the update is over. Blocks.
+
+Its journal says where it is: a reload may give ``download_dir`` another value meanwhile.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -26,38 +30,38 @@ class Staging:
         self._directory = directory
 
     def folder(self, update_id: str) -> Path:
-        """Where an update keeps what it brought."""
+        """Where a new update keeps what it brings."""
         return self._directory() / update_id
 
-    def there(self, update_id: str) -> bool:
-        """Whether its folder exists."""
-        return self.folder(update_id).is_dir()
+    def there(self, folder: Path) -> bool:
+        """Whether an update's folder exists."""
+        return folder.is_dir()
 
-    def make(self, update_id: str) -> Path:
-        """Makes the folder, for our eyes only.
+    def make(self, folder: Path) -> None:
+        """Makes an update's folder, for our eyes only, or sees to it that it is so.
 
         Raises:
-            StorageError: it cannot be made, or its parent lets others replace it.
+            StorageError: it cannot be made, is somebody else's, or its parent lets others replace it.
         """
-        folder = self.folder(update_id)
+        _check_name(folder)
         try:
             folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_parent(folder.parent)
             folder.mkdir(mode=0o700, exist_ok=True)
-            if not stat.S_ISDIR(folder.lstat().st_mode):
-                raise NotADirectoryError(f"{folder} is a link")
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                raise NotADirectoryError(errno.ENOTDIR, "a link, or somebody else's", str(folder))
             folder.chmod(0o700)
         except OSError as error:
             raise storage_error("make", folder, error) from error
-        return folder
 
-    def remove(self, update_id: str) -> None:
-        """Removes the folder with all that is in it; nothing happens when there is none.
+    def remove(self, folder: Path) -> None:
+        """Removes an update's folder with all that is in it; nothing happens when there is none.
 
         Raises:
             StorageError: something of it stays.
         """
-        folder = self.folder(update_id)
+        _check_name(folder)
         try:
             if folder.is_symlink():
                 folder.unlink()
@@ -75,7 +79,7 @@ class Staging:
             return ()
         for name in names:
             if looks_like_an_id(name) and name not in under_way:
-                self.remove(name)
+                self.remove(self.folder(name))
                 removed.append(name)
         return tuple(removed)
 
@@ -87,6 +91,16 @@ def looks_like_an_id(name: str) -> bool:
         dash and len(stamp) == 14 and stamp.isascii() and stamp.isdigit()
         and len(token) == 8 and all(c in "0123456789abcdef" for c in token)
     )
+
+
+def _check_name(folder: Path) -> None:
+    """A journal says where an update's folder is, and a journal may say anything.
+
+    Raises:
+        StorageError: that is none.
+    """
+    if not folder.is_absolute() or not looks_like_an_id(folder.name):
+        raise StorageError(f"{folder} is no folder of an update; left alone", errno=0, path=str(folder))
 
 
 def _check_parent(directory: Path) -> None:

@@ -195,7 +195,7 @@ class Update:
         applied = await self.target.plan(self._job())
         await self._enter(UpdateStep.PREFLIGHT, applied=applied)
         await self.target.preflight(self._job())
-        if not self.record.rollback and not await self._on_lane(tools.staging.there, self.record.id):
+        if not self.record.rollback and not await self._on_lane(tools.staging.there, self._folder):
             raise StorageError(f"{self._folder} has vanished; ask for the update again")
 
     async def _look_back(self) -> None:
@@ -216,6 +216,7 @@ class Update:
         tools, record, folder = self._tools, self.record, self._folder
         intake, target = tools.intake(), self.target
         installed = await self._installed()
+        await self._on_lane(tools.staging.make, folder)  # once more: the host may have booted
         await self._enter(UpdateStep.SOURCE, old_version=installed)
         intake.source(record)
         await self._enter(UpdateStep.SPACE)
@@ -292,10 +293,10 @@ class Update:
 
     @property
     def _folder(self) -> Path:
-        return self._tools.staging.folder(self.record.id)
+        return Path(self.record.folder)
 
     def _job(self) -> Job:
-        return self.record.job(self._folder)
+        return self.record.job()
 
     def _at(self, progress: float) -> None:
         self.progress = min(1.0, max(0.0, progress))
@@ -367,7 +368,8 @@ class Update:
         )
         saved = await self._saved(record)
         try:
-            await self._on_lane(self._tools.staging.remove, record.id)
+            if record.folder:
+                await self._on_lane(self._tools.staging.remove, self._folder)
         except (StorageError, OSError) as error:
             self.log.warn("update {id}: its staging folder stays until the next start: {error}",
                           id=record.id, error=str(error))

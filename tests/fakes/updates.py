@@ -228,6 +228,7 @@ class UpdateRoom:
         self, folder: Path, intake: FakeIntake | None = None, wall: Callable[[], float] | None = None
     ) -> None:
         self.folder = folder
+        self.downloads = folder / "downloads"
         self.threads = InlineThreads()
         self.events = FakeEvents()
         self.alerts = FakeAlerts()
@@ -240,7 +241,7 @@ class UpdateRoom:
         self.known = KnownPackages(folder / "state" / "known.json", self.threads)
         self.tools = Tools(
             wall=wall or (lambda: self.now), threads=self.threads, journal=self.journal,
-            staging=Staging(lambda: folder / "downloads"), intake=lambda: self.intake, config=lambda: self.config,
+            staging=Staging(lambda: self.downloads), intake=lambda: self.intake, config=lambda: self.config,
             events=self.events, alerts=self.alerts, known=self.known,
         )
 
@@ -250,7 +251,7 @@ class UpdateRoom:
 
     def staged(self) -> list[str]:
         """What is left in the staging folder."""
-        downloads = self.folder / "downloads"
+        downloads = self.downloads
         return sorted(path.name for path in downloads.iterdir()) if downloads.is_dir() else []
 
 

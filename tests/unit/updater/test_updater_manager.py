@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -52,21 +53,22 @@ class UpdateCase(SynchronousTestCase):
         self.targets = FakeTargets(self.web, self.db, daemon=self.own)
         self.room, self.manager = self.boot()
 
-    def boot(self) -> tuple[UpdateRoom, UpdateManager]:
+    def boot(self, downloads: Path | None = None) -> tuple[UpdateRoom, UpdateManager]:
         """A daemon on the same disk and the same targets."""
         room = UpdateRoom(self.folder, self.intake)
+        room.downloads = downloads or room.downloads
         manager = UpdateManager(room.tools, self.targets)
         manager.recall()
         manager.startService()
         self.room, self.manager = room, manager
         return room, manager
 
-    def die(self) -> None:
+    def die(self, downloads: Path | None = None) -> None:
         """kill -9: nothing of the daemon runs on; its work is never heard of again."""
         for where in (self.web, self.db, self.own, self.intake):
             where.held.clear()
             where.failing.clear()
-        self.boot()
+        self.boot(downloads)
 
     def submit(self, *args: Any, **changes: Any) -> str:
         asking = Deferred.fromCoroutine(
@@ -352,6 +354,23 @@ class CancelTest(UpdateCase):
         self.over(update_id, UpdateState.CANCELLED)
         self.assertEqual(self.own.did, ["discard"])
 
+    def test_a_reload_of_download_dir_leaves_it_where_it_is(self) -> None:
+        for ends in ("this daemon", "the next daemon"):
+            with self.subTest(ends=ends):
+                self.web.version = self.web.runs = "1.0.0"
+                self.intake.held = {"manifest": (unpacking := Deferred())}
+                update_id = self.submit(download_url="", update_data=b"package")
+                before = self.room.downloads / update_id
+                self.assertEqual((before / "package").read_bytes(), b"package")
+                self.room.downloads = self.folder / "elsewhere"
+                if ends == "this daemon":
+                    unpacking.callback(None)
+                else:
+                    self.die(self.folder / "elsewhere")
+                self.over(update_id, UpdateState.SUCCEEDED)
+                self.assertFalse(before.exists())
+                self.room.now += 1
+
     def test_what_is_over_or_unknown(self) -> None:
         update_id = self.submit()
         self.assertEqual(self.failureResultOf(self.cancel(update_id), RequestError).value.fault, RequestFault.PRECONDITION)
@@ -547,6 +566,18 @@ class NextDaemonTest(UpdateCase):
             (downloads / name).mkdir(parents=True)
         self.boot()
         self.assertEqual(self.room.staged(), ["20260101000000-0123abcd.txt", "notes"])
+
+    def test_no_folder_but_an_updates_own_is_removed_whatever_the_journal_says(self) -> None:
+        self.intake.held = {"download": Deferred()}
+        update_id = self.submit()
+        journal = self.folder / "state" / f"{update_id}.json"
+        precious = self.folder / "precious"
+        precious.mkdir()
+        record = json.loads(journal.read_bytes())
+        journal.write_text(json.dumps(record | {"folder": str(precious)}))
+        self.die()
+        self.assertTrue(self.manager.get(update_id).state.over)
+        self.assertTrue(precious.is_dir())
 
     def test_a_journal_that_cannot_be_read_is_set_aside_and_the_others_count(self) -> None:
         update_id = self.submit()
