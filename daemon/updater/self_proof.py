@@ -1,8 +1,8 @@
 """How a new version of the daemon proves itself: every check of readiness passes, and the agents that ran
 before run on with the same pids, all that for ``verify_period``. The Manager and the network are never asked.
 
-What an agent or an operator did is not the version's fault: an agent that ended by itself, was operated, or
-whose configuration was reloaded meanwhile, is excused.
+What an agent or an operator did is not the version's fault: an agent that ended by itself, was operated or
+updated, or whose configuration was reloaded meanwhile, is excused.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from daemon.updater.probation import Phase, Probation, ProbationFile
 
 log = Logger()
 
+AGENT_UPDATES = ("update.applying", "update.rolling_back", "update.resumed")  # it restarts agents, or has
 LOOK_S = 0.5
 LOST_S = 5.0  # an exit becomes an event, which excuses it, a moment after the process is missed
 
@@ -169,6 +170,8 @@ class SelfProof:
             self._all_excused = True
         elif event.type in ("operation", "agent.exited"):
             self._excused.add(event.agent_id)
+        elif event.type in AGENT_UPDATES:
+            self._excused |= {event.agent_id, *event.data.get("agents", ())}
 
     def wait(self) -> Deferred[Proved]:
         """Fires when it is decided; cancelling it changes nothing for others."""

@@ -161,6 +161,8 @@ class Update:
             strict=False, state=UpdateState.RUNNING, attempts=record.attempts + 1,
             started_at=record.started_at or self._tools.wall(),
         )
+        if changes_something(record.step):
+            self._say("update.resumed", f"goes on at {record.step.value}", agents=self._agents())
         if course is Course.GIVE_UP:
             raise UpdateApplyError(
                 f"{ATTEMPTS_MAX} daemons ended during the step {record.step.value} of it; look into the "
@@ -173,7 +175,7 @@ class Update:
             await self._prepare()
         if course in (Course.BEGIN, Course.APPLY):
             await self._enter(UpdateStep.APPLY)
-            self._say("update.applying", "is put in place")
+            self._say("update.applying", "is put in place", agents=self._agents())
             await self.target.apply(self._job())
         if course in (Course.BEGIN, Course.APPLY, Course.VERIFY):
             await self._enter(UpdateStep.VERIFY, strict=False)
@@ -262,7 +264,9 @@ class Update:
             await self._end(UpdateState.FAILED, error=error.message, code=code, evidence=evidence)
             return
         await self._enter(UpdateStep.ROLLBACK, strict=False, cause=error.message)
-        self._say("update.rolling_back", f"is rolled back: {error.message}", Severity.WARN)
+        self._say(
+            "update.rolling_back", f"is rolled back: {error.message}", Severity.WARN, agents=self._agents()
+        )
         try:
             proof = await self.target.roll_back(self._job())
         except CancelledError:
@@ -297,6 +301,10 @@ class Update:
 
     def _job(self) -> Job:
         return self.record.job()
+
+    def _agents(self) -> list[str]:
+        """Those that run what is replaced: they have other processes by and by."""
+        return list(self.record.applied.ran) if self.record.applied is not None else []
 
     def _at(self, progress: float) -> None:
         self.progress = min(1.0, max(0.0, progress))

@@ -73,7 +73,7 @@ class FakeTarget:
     async def plan(self, job: Job) -> Applied:
         """See UpdateTarget."""
         await self._step("plan")
-        return Applied(target=f"/opt/{self.name}", old_sha256=self.version)
+        return Applied(target=f"/opt/{self.name}", old_sha256=self.version, ran=(self.name, "twin"))
 
     async def discard(self, job: Job) -> None:
         """See UpdateTarget."""

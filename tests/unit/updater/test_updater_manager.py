@@ -442,6 +442,18 @@ class NextDaemonTest(UpdateCase):
                 self.over(update_id, UpdateState.SUCCEEDED)
                 self.assertEqual(self.web.runs, "1.1.0")
 
+    def test_whom_it_restarts_is_told_before(self) -> None:
+        self.web.failing = {"verify": UpdateApplyError("it died")}
+        self.web.held = {"roll_back": Deferred()}
+        update_id = self.submit()
+        told = {event.type: event.data.get("agents") for event in self.room.events.published}
+        self.die()
+        told |= {event.type: event.data.get("agents") for event in self.room.events.published}
+        self.assertEqual(
+            [told[f"update.{what}"] for what in ("applying", "rolling_back", "resumed")], [["web", "twin"]] * 3
+        )
+        self.over(update_id, UpdateState.ROLLED_BACK)
+
     def test_in_the_middle_of_a_roll_back_the_next_one_ends_it(self) -> None:
         self.web.failing = {"verify": UpdateApplyError("it died")}
         self.web.held = {"roll_back": Deferred()}

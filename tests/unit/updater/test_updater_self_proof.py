@@ -116,9 +116,9 @@ class SelfProofCase(SynchronousTestCase):
         assert found is not None
         return found.state
 
-    def event(self, kind: str, agent_id: str = "") -> None:
+    def event(self, kind: str, agent_id: str = "", **data: Any) -> None:
         self.proof.hear(Event(
-            id="1", at=1.0, type=kind, severity=Severity.INFO, agent_id=agent_id, message="", data={}
+            id="1", at=1.0, type=kind, severity=Severity.INFO, agent_id=agent_id, message="", data=data
         ))
 
     def test_a_version_that_is_well_is_confirmed_once_for_everybody_who_waits(self) -> None:
@@ -165,6 +165,17 @@ class SelfProofCase(SynchronousTestCase):
                 self.wait(1)
                 self.event(kind, agent_id)
                 self.wait(3)
+                self.assertTrue(self.proof.decided and self.proof.decided.success)
+
+    def test_updates_of_agents_are_excused_with_all_who_share_the_binary(self) -> None:
+        for kind in ("update.applying", "update.rolling_back", "update.resumed"):
+            with self.subTest(kind):
+                self.setUp()
+                self.event(kind, "a", agents=["a", "b"])
+                self.begin()
+                for agent in self.roster.agents:
+                    agent.ends()
+                self.wait(4)
                 self.assertTrue(self.proof.decided and self.proof.decided.success)
 
     def test_other_events_excuse_nothing(self) -> None:
