@@ -107,9 +107,11 @@ class AgentFiles:
         """A job that puts the version before back; None when no intact backup holds one.
 
         Raises:
-            UpdateApplyError: the binary cannot be replaced.
+            UpdateApplyError: the binary cannot be replaced, or others may write among the backups.
+            OSError: the folder of backups cannot be looked at.
         """
         place = place_of(binary_path)
+        self.backups.prepare()  # a backup is not signed: it is trusted for the folder it lies in
         now = content_of(place.program) if place.program is not None else ""
         record = load_installed(self.backups.directory, self._agent_id)
         known = [

@@ -748,6 +748,15 @@ class Afterwards(TargetCase):
         self.updated(target, back)
         self.assertEqual(self.binary.read_bytes(), OLD)
 
+    def test_what_anybody_may_have_put_among_the_backups_is_no_version_to_go_back_to(self) -> None:
+        self.running()
+        target = self.target()
+        self.updated(target, self.job())
+        self.binary.unlink()  # nothing is there to be backed up, which would look at the folder
+        self.assertIsNotNone(self.do(target.previous()))
+        self.backups.chmod(0o777)
+        self.assertIsNone(self.do(target.previous()))
+
     def test_a_damaged_backup_is_no_version_to_go_back_to(self) -> None:
         self.running()
         target = self.target()
