@@ -71,12 +71,11 @@ class AgentFiles:
         ), tuple(kept)
 
     def discard(self, binary_path: str, job: Job) -> None:
-        """Removes what a plan or a preflight that did not come to its end left.
+        """Removes what a plan or a preflight that did not come to its end left beside the binary.
 
         Raises:
             OSError, UpdateApplyError: it cannot.
         """
-        self.backups.sweep(self._agent_id)
         if job.applied is not None:
             sweep(job.applied)
         elif binary_path:

@@ -205,12 +205,12 @@ class AgentTarget:
 
     async def discard(self, job: Job) -> None:
         """See UpdateTarget."""
-        agent, ours = self._find(), self._claims.has(job.id)
-        if job.applied is not None and not ours:  # planned by another daemon
-            ours = not self._claims.take(job.applied.target, job.id)
+        agent = self._find()
+        path = agent.binary_path if agent is not None else ""
         try:
-            if ours:
-                await self._run(self._files.discard, agent.binary_path if agent is not None else "", job)
+            await self._run(self._files.backups.sweep, self._agent_id)
+            if await self._is_ours(job, path):  # else what is staged there is another update's
+                await self._run(self._files.discard, path, job)
         except UpdateApplyError as error:
             self.log.warn(
                 "what update {update_id} left beside the binary of agent {agent_id} stays: {error}",
@@ -218,6 +218,13 @@ class AgentTarget:
             )
         finally:
             self._claims.let_go(job.id)
+
+    async def _is_ours(self, job: Job, binary_path: str) -> bool:
+        """Whether this update has, or can have, the file it is about; another daemon may have planned it."""
+        target = job.applied.target if job.applied is not None else ""
+        if not target and binary_path:
+            target = str((await self._run(place_of, binary_path)).path)
+        return not target or not self._claims.take(target, job.id)
 
     def _claim(self, target: str, job: Job) -> None:
         """The file is this update's until it is over.

@@ -139,6 +139,11 @@ class Update:
         return left
 
     async def _run(self, course: Course, evidence: Mapping[str, Any]) -> None:
+        await self._carry_out(course, evidence)
+        if not self.record.state.over:  # this daemon leaves in order, and did not die of it
+            await self._write(strict=False, attempts=max(0, self.record.attempts - 1))
+
+    async def _carry_out(self, course: Course, evidence: Mapping[str, Any]) -> None:
         try:
             await self._walk(course, evidence)
         except CancelledError:

@@ -482,6 +482,16 @@ class NextDaemonTest(UpdateCase):
                 self.assertIn("3 daemons ended during", view.error)
                 self.assertEqual(self.web.runs, runs)
 
+    def test_daemons_that_are_stopped_in_order_do_not_count_as_dead_of_it(self) -> None:
+        self.web.held = {"verify": Deferred()}
+        update_id = self.submit()
+        for _ in range(ATTEMPTS_MAX + 1):
+            self.successResultOf(self.stop())
+            self.web.held = {"verify": Deferred()}
+            self.boot()
+        self.web.held["verify"].callback(None)
+        self.over(update_id, UpdateState.SUCCEEDED)
+
     def test_a_stop_leaves_it_to_the_next_but_ends_what_is_between_two_versions(self) -> None:
         self.intake.held = {"download": Deferred()}
         update_id = self.submit()
