@@ -100,8 +100,10 @@ class HostTargets:
 
     def agent(self, agent_id: str) -> UpdateTarget | None:
         """See Targets; one and the same for all updates of the agent."""
-        if agent_id not in self.agents():
-            return None
+        return self.gone(agent_id) if agent_id in self.agents() else None
+
+    def gone(self, agent_id: str) -> UpdateTarget:
+        """See Targets."""
         if agent_id not in self._made:
             from daemon.updater.agent_target import AgentTarget
 

@@ -23,7 +23,7 @@ from daemon.errors import RequestError, RequestFault, StorageError
 from daemon.model.event import Severity
 from daemon.model.update import DAEMON, SOLE_AGENT, UpdateRequest, UpdateState, UpdateStep, UpdateView
 from daemon.updater.journal import too_old
-from daemon.updater.policy import Course, Outcome, course
+from daemon.updater.policy import Course, Outcome, changes_something, course
 from daemon.updater.record import UpdateRecord
 from daemon.updater.source import Source, check_source
 from daemon.updater.staging import PACKAGE
@@ -52,6 +52,10 @@ class Targets(Protocol):
 
     def agent(self, agent_id: str) -> UpdateTarget | None:
         """One of them; None when there is none of that id."""
+        ...
+
+    def gone(self, agent_id: str) -> UpdateTarget:
+        """An agent that may have left the configuration since an earlier daemon put a version in place."""
         ...
 
     def daemon(self) -> UpdateTarget:
@@ -122,10 +126,7 @@ class UpdateManager(Service):
                 continue
             target = self._target_of(record)
             if target is None:
-                self._close(
-                    record, f"{record.target} left the configuration during the update, at "
-                    f"{record.step.value}; look which version its binary is",
-                )
+                self._close(record, f"{record.target} left the configuration before anything was changed")
                 continue
             self._under_way[record.target] = update = Update(record, target, self._tools)
             resuming = Deferred.fromCoroutine(self._resume(update))
@@ -135,10 +136,12 @@ class UpdateManager(Service):
     def _target_of(self, record: UpdateRecord) -> UpdateTarget | None:
         if record.target == DAEMON:
             return self._targets.daemon()
+        if changes_something(record.step):  # what is in place is proven or goes back, whoever is configured
+            return self._targets.agent(record.target) or self._targets.gone(record.target)
         return self._targets.agent(record.target)
 
     def _close(self, record: UpdateRecord, why: str) -> None:
-        """Nobody can go on with it; what stands at the agent's path is one version or the other, whole."""
+        """Nobody goes on with it."""
         ended = msgspec.structs.replace(
             record, state=UpdateState.FAILED, step=UpdateStep.DONE, success=False, code="D4003",
             finished_at=self._tools.wall(), error=why,

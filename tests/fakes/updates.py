@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from daemon.config.schema import UpdateConfig
-from daemon.errors import RequestError
+from daemon.errors import RequestError, UpdateApplyError
 from daemon.updater.intake import Contents, Signed
 from daemon.updater.journal import UpdateJournal
 from daemon.updater.known import KnownPackages
@@ -134,6 +134,7 @@ class FakeTargets:
         self.own = daemon or FakeTarget("daemon")
         self.verdict = Verdict()
         self.asked: Deferred[None] | None = None
+        self.lost: dict[str, FakeTarget] = {}
 
     def agents(self) -> list[str]:
         """See Targets."""
@@ -142,6 +143,12 @@ class FakeTargets:
     def agent(self, agent_id: str) -> FakeTarget | None:
         """See Targets."""
         return next((target for target in self.all if target.name == agent_id), None)
+
+    def gone(self, agent_id: str) -> FakeTarget:
+        """See Targets; nobody is there to be proven."""
+        target = self.lost.setdefault(agent_id, FakeTarget(agent_id))
+        target.failing = {"verify": UpdateApplyError(f"agent {agent_id} has left the configuration")}
+        return target
 
     def daemon(self) -> FakeTarget:
         """See Targets."""

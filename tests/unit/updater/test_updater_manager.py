@@ -536,13 +536,18 @@ class NextDaemonTest(UpdateCase):
         self.over(update_id, UpdateState.FAILED)
 
     def test_an_agent_that_left_the_configuration(self) -> None:
-        self.web.held = {"verify": Deferred()}
-        update_id = self.submit()
-        self.web.name = "other"
-        self.boot()
-        view = self.over(update_id, UpdateState.FAILED)
-        self.assertEqual(view.code, "D4003")
-        self.assertIn("left the configuration", view.error)
+        for step, where, state in (
+            ("download", self.intake, UpdateState.FAILED), ("verify", self.web, UpdateState.ROLLED_BACK),
+        ):
+            with self.subTest(step=step):
+                self.web.name = "web"
+                where.held = {step: Deferred()}
+                update_id = self.submit()
+                self.web.name = "other"
+                self.die()
+                view = self.over(update_id, state)
+                self.assertEqual((view.code, "left the configuration" in view.error), ("D4003", True))
+                self.assertEqual(self.targets.gone("web").runs, "1.0.0")
 
     def test_of_two_for_one_agent_the_later_one_counts(self) -> None:
         self.web.held = {"preflight": Deferred()}
