@@ -213,7 +213,7 @@ class HostDaemon(MultiService):
             data={"version": __version__, "pid": os.getpid()},
         )
         self._child("events")
-        self.updates.recall()  # before a process is looked at: what is half way is finished or undone
+        self.updates.recall()  # what is half way goes on once agents are taken back
         self.parts.agents.take_over(config.agents, sweep())
         self.parts.keeper.restore()
         self._child("agents")
@@ -402,7 +402,6 @@ class HostDaemon(MultiService):
         if self.exit_status:
             os._exit(self.exit_status)
 
-
     def _become(self, hand_over: HandOver) -> None:
         """The exec; returns where there was none, to end as after any stop."""
         try:
@@ -438,5 +437,3 @@ def leave_at_last(after_s: float, leave: Callable[[int], None] = os._exit) -> No
     timer = threading.Timer(after_s, leave, (1,))
     timer.daemon = True
     timer.start()
-
-
