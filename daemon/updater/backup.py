@@ -38,7 +38,7 @@ from daemon.interfaces import WallClock
 from daemon.updater.copying import Rights, WrongContentError, copy, rights_of, sha256_of
 
 SCHEMA = 1
-FACTS_MAX = 2**20  # bytes of a .json
+FACTS_MAX = 16 * 2**20  # bytes of a .json; a package may have thousands of files, each of which is replaced
 MAIN = "main"
 _COPY_RIGHTS = Rights(mode=0o600)  # a copy is never executed where it lies
 

@@ -15,7 +15,7 @@ from daemon.durable.atomic import read_bounded, write_atomic
 from daemon.errors import StorageError
 
 SCHEMA = 1
-FILE_MAX = 2**20  # bytes
+FILE_MAX = 16 * 2**20  # bytes; a package may have thousands of files, and their whole paths are in it
 
 
 class Installed(msgspec.Struct, frozen=True, kw_only=True):

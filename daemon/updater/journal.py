@@ -18,7 +18,9 @@ from daemon.durable.explain import storage_error
 from daemon.errors import StorageError
 from daemon.updater.record import SCHEMA, UpdateRecord
 
-FILE_MAX = 2**20  # bytes; evidence is bounded far below
+# Bytes. It holds each name of the package's manifest four times, once with the whole path, and so is several
+# times as large; the manifest may have 1 MiB. A bundle of the daemon, of 4,000 files, makes 1.3 MiB here.
+FILE_MAX = 16 * 2**20
 KEPT = 50  # updates that are over, of each target
 
 _DECODER = msgspec.json.Decoder(UpdateRecord)
@@ -82,11 +84,17 @@ class UpdateJournal:
             StorageError: it is not written.
         """
         path = self._directory / f"{record.id}.json"
+        data = _encode(record)
+        if len(data) > FILE_MAX:  # the next daemon would not read it
+            raise StorageError(
+                f"cannot write {path}: it would be larger than {FILE_MAX} bytes; make a package with fewer "
+                "files", errno=0, path=str(path),
+            )
         try:
             faults.hit(f"update.journal.{record.step.value}")
         except OSError as error:
             raise storage_error("write", path, error) from error
-        write_atomic(path, _encode(record))
+        write_atomic(path, data)
 
     def forget(self, records: Sequence[UpdateRecord]) -> None:
         """Removes updates that are over."""

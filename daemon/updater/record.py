@@ -30,7 +30,8 @@ class UpdateRecord(msgspec.Struct, frozen=True, kw_only=True):
         old_version: what was installed, empty where nobody knows.
         key: fingerprint of the key that signed the package.
         package_sha256: of the package that was verified.
-        files, sha256, modes, main: the new version, verified; see :class:`daemon.updater.target.Job`.
+        files, sha256, modes, main: the new version, verified; see :class:`daemon.updater.target.Job`. Of an
+            update that is over only ``main``.
         applied: what ``apply`` replaces; None before.
         success: None until it is over.
         cause: why a roll-back is under way.
@@ -68,6 +69,10 @@ class UpdateRecord(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
     rolled_back: bool = False
     evidence: Mapping[str, Any] = {}
+
+    def without_files(self) -> UpdateRecord:
+        """As it is kept once it is over: fifty with thousands of files each would burden every start."""
+        return msgspec.structs.replace(self, files={}, sha256={}, modes={})
 
     def job(self) -> Job:
         """As the target sees it."""

@@ -376,7 +376,7 @@ class Update:
         self._ending = True
         changes["evidence"] = bounded(changes.get("evidence", {}))
         record = msgspec.structs.replace(
-            self.record, state=state, step=UpdateStep.DONE, finished_at=self._tools.wall(),
+            self.record.without_files(), state=state, step=UpdateStep.DONE, finished_at=self._tools.wall(),
             success=state is UpdateState.SUCCEEDED, **changes,
         )
         saved = await self._saved(record)

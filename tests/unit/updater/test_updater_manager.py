@@ -606,6 +606,12 @@ class NextDaemonTest(UpdateCase):
         self.assertTrue(self.manager.get(update_id).state.over)
         self.assertTrue(precious.is_dir())
 
+    def test_an_update_that_is_over_is_kept_without_its_files(self) -> None:
+        update_id = self.submit()
+        self.assertTrue(self.over(update_id, UpdateState.SUCCEEDED).success)
+        kept, = self.room.on_disk()
+        self.assertEqual((kept.files, kept.sha256, kept.modes), ({}, {}, {}))
+
     def test_a_journal_that_cannot_be_read_is_set_aside_and_the_others_count(self) -> None:
         update_id = self.submit()
         for name, data in (("20260101000000-00000000.json", b"{"), ("20260101000000-00000001.json", b'{"schema":9}'),
