@@ -35,17 +35,19 @@ import os
 import sys
 
 PYTHON = {python}
-ISOLATED = ["-I", "-S", "-B"]  # no variables, no site-packages, no user's own; and nothing is written here
+# No variables, no site-packages, no user's own; nothing is written here; no docstrings, which saves memory.
+WORDS = ["-I", "-S", "-B", "-OO"]
 
 here = os.path.realpath(__file__)  # not by way of "current": what is imported late must be of this version
 right = sys.version_info[:2] == PYTHON
-if not (right and sys.flags.isolated and sys.flags.no_site and sys.dont_write_bytecode):
+flags = sys.flags
+if not (right and flags.isolated and flags.no_site and flags.dont_write_bytecode and flags.optimize == 2):
     name = "python%d.%d" % PYTHON
     if right:
-        os.execv(sys.executable, [sys.executable] + ISOLATED + [here] + sys.argv[1:])
-    if not sys.flags.isolated:  # else it is what goes by that name
+        os.execv(sys.executable, [sys.executable] + WORDS + [here] + sys.argv[1:])
+    if not flags.isolated:  # else it is what goes by that name
         try:
-            os.execvp(name, [name] + ISOLATED + [here] + sys.argv[1:])
+            os.execvp(name, [name] + WORDS + [here] + sys.argv[1:])
         except OSError:
             pass
     sys.exit("hostdaemon: %s needs %s, and %s is another; install that one" % (here, name, sys.executable))
@@ -64,7 +66,7 @@ lib = pathlib.Path(sys.argv[1])
 for path in sorted(lib.rglob("*.py")):
     try:
         py_compile.compile(
-            str(path), dfile=str(path.relative_to(lib.parent)), doraise=True,
+            str(path), dfile=str(path.relative_to(lib.parent)), doraise=True, optimize=2,
             invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
         )
     except py_compile.PyCompileError:
@@ -115,7 +117,8 @@ def daemon_content(checkout: Path, work: Path, version: str, constraints: list[P
     (tree / "bin").mkdir()
     (tree / PROGRAM).write_text(ENTRY.format(python=repr(sys.version_info[:2])))
     shutil.copy(checkout / "LICENSE", tree / "LICENSE")
-    # Compiled here, for hosts where the daemon may not write. Unchecked: what is signed needs no other check.
+    # Compiled here, for hosts where the daemon may not write, and as the program starts itself: with -OO.
+    # Unchecked: what is signed needs no other check.
     # The seed makes the order of sets in the compiled files the same each time.
     alone = [sys.executable, "-s", "-S", "-c", COMPILE, str(tree / "lib")]
     run(alone, "the sources cannot be compiled", env={"PYTHONHASHSEED": "0"})

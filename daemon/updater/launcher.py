@@ -273,9 +273,10 @@ def alive(record: Record) -> bool:
 def interpreter() -> list[str]:
     """What runs our programs: what runs this one, for the manifest was compared with it; as much cut off from
     variables and packages of the host as this process is, which a bundle would else see to by one more
-    exec."""
+    exec, and as optimized: with ``-OO`` other compiled files are read."""
     flags = {"-I": sys.flags.isolated, "-S": sys.flags.no_site, "-B": sys.flags.dont_write_bytecode}
-    return [sys.executable, *(flag for flag, set_ in flags.items() if set_)]
+    optimized = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
+    return [sys.executable, *(flag for flag, set_ in flags.items() if set_), *optimized]
 
 
 def prepare(root: Path) -> str:

@@ -39,12 +39,20 @@ def test_it_becomes_the_current_version_with_all_arguments(root: Path) -> None:
     assert start(root, through="elsewhere") == (0, "version 2", "")
 
 
-def test_a_program_is_as_much_cut_off_from_the_host_as_the_launcher_itself(root: Path) -> None:
-    add_version(root, "3", "import sys; print(sys.flags.isolated, sys.flags.no_site, sys.flags.dont_write_bytecode)")
+@pytest.mark.parametrize(
+    ("words", "flags"), [((), "0 0 0 0"), (("-ISB",), "1 1 1 0"), (("-ISBOO",), "1 1 1 2"), (("-O",), "0 0 0 1")]
+)
+def test_a_version_is_as_isolated_and_as_optimized_as_the_launcher(
+    root: Path, words: tuple[str, ...], flags: str
+) -> None:
+    program = "import sys; f = sys.flags; print(f.isolated, f.no_site, f.dont_write_bytecode, f.optimize)\n"
+    add_version(root, "3", program)
     launcher.flip(root, "3")
-    path = root / "bin" / "twistd"
-    path.write_text(f"#!{sys.executable} -ISB\n" + path.read_text().partition("\n")[2])
-    assert start(root) == (0, "1 1 1", "")
+    done = subprocess.run(
+        [sys.executable, *words, root / "bin" / "twistd"], capture_output=True, text=True, timeout=30, check=False,
+        env={"PATH": os.defpath},
+    )
+    assert done.stdout.strip() == flags, done.stderr
 
 
 def test_it_imports_nothing_but_the_standard_library() -> None:
