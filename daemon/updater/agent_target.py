@@ -279,7 +279,7 @@ class AgentTarget:
         agents = await self._ours(applied)
         await self._run(stage_all, job, applied)
         await self._run(faults.hit, "update.agent.staged")
-        await self._hold(agents, f"being updated to {job.version}")
+        await self._hold(agents, f"being updated to {job.version or 'the version before'}")
         await self._run(faults.hit, "update.agent.held")
         await self._run(replace_all, job, applied)
         self._release()

@@ -399,7 +399,8 @@ class Update:
             case UpdateState.SUCCEEDED:
                 alerts.clear(BROKEN_ALERT, agent_id=agent_id, message=f"{record.version} runs")
                 before = f" (before: {record.old_version})" if record.old_version else ""
-                self._say("update.succeeded", f"{record.version} runs, proven after {took_s:.0f} s{before}")
+                runs = f"{record.version or 'it'} runs, proven after {took_s:.0f} s{before}"
+                self._say("update.succeeded", runs)
             case UpdateState.BROKEN:
                 text = f"update {record.id} of {record.target}: {record.error}"
                 alerts.raise_alert(BROKEN_ALERT, text, agent_id=agent_id, severity=Severity.ERROR)
@@ -414,7 +415,7 @@ class Update:
 
     def _say(self, type: str, text: str, severity: Severity = Severity.INFO, **data: Any) -> None:
         record = self.record
-        told = f"update of {record.target} to {record.version}: {text}"
+        told = f"update of {record.target} to {record.version or 'the version before'}: {text}"
         self.log.emit(_LEVELS[severity], "{told}", told=told, update_id=record.id, error_code=record.code)
         self._tools.events.publish(
             type, told, severity=severity,

@@ -35,7 +35,7 @@ class FakeTarget:
         did: the steps that were taken, in order.
         failing: step to the error it ends with.
         held: step to a Deferred it waits for.
-        back: what :meth:`previous` goes back to; empty for nothing.
+        back: the version :meth:`previous` goes back to, empty for one nobody knows; None for nothing.
     """
 
     hands_over = False
@@ -48,7 +48,7 @@ class FakeTarget:
         self.failing: dict[str, Exception] = {}
         self.held: dict[str, Deferred[None]] = {}
         self.refused: RequestError | None = None
-        self.back = ""
+        self.back: str | None = None
 
     async def refusal(self) -> RequestError | None:
         """See UpdateTarget."""
@@ -113,7 +113,7 @@ class FakeTarget:
 
     async def previous(self) -> Job | None:
         """See UpdateTarget."""
-        if not self.back:
+        if self.back is None:
             return None
         return Job(
             id="", version=self.back, old_version=self.version, folder=Path("/nowhere"),

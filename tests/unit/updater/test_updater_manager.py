@@ -388,6 +388,14 @@ class BackTest(UpdateCase):
         self.assertEqual((view.old_version, view.new_version, self.web.runs), ("2.0.0", "1.9.0", "1.9.0"))
         self.assertEqual(self.intake.did, [])
 
+    def test_a_version_before_that_nobody_knows_is_called_so(self) -> None:
+        self.web.version, self.web.back = "2.0.0", ""
+        self.over(self.successResultOf(self.back()), UpdateState.SUCCEEDED)
+        self.assertEqual(
+            self.room.events.published[-1].message,
+            "update of web to the version before: it runs, proven after 0 s (before: 2.0.0)",
+        )
+
     def test_a_version_before_that_does_not_run_is_undone(self) -> None:
         self.web.version, self.web.back = "2.0.0", "1.9.0"
         self.web.failing = {"verify": UpdateApplyError("it died")}
