@@ -143,7 +143,8 @@ class UpdateManager(Service):
     def _close(self, record: UpdateRecord, why: str) -> None:
         """Nobody goes on with it."""
         ended = msgspec.structs.replace(
-            record.without_files(), state=UpdateState.FAILED, step=UpdateStep.DONE, success=False, code="D4003",
+            record.without_files(), state=UpdateState.FAILED, step=UpdateStep.DONE, success=False,
+            code="D4003",
             finished_at=self._tools.wall(), error=why,
         )
         told = f"update of {ended.target} to {ended.version}: {why}"

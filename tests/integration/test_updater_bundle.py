@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import re
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -102,6 +103,21 @@ def test_keys_sign_and_verify(agent: Path, tmp_path: Path, kind: str) -> None:
     agent.with_name(agent.name + ".sig").unlink()
     assert "there is no" in bundle("verify", agent, "--key", public, status=1)
     assert bundle("verify", agent, "--key", public, "--signature", signature)
+
+
+def test_an_order_is_the_body_of_a_request(agent: Path, tmp_path: Path) -> None:
+    bundle("keys", tmp_path / "keys")
+    words = ("order", agent, "--url", "https://packages.example.org/a.tar.gz")
+    assert "sign the package first" in bundle(*words, status=1)
+    signature = bundle("sign", agent, "--key", tmp_path / "keys" / "update.key").strip()
+    assert json.loads(bundle(*words)) == {
+        "component": "node_exporter", "version": "1.8.2", "download_url": "https://packages.example.org/a.tar.gz",
+        "hash": sha256(agent.read_bytes()), "signature": signature,
+    }
+    assert json.loads(bundle(*words, "--component", "ne-1"))["component"] == "ne-1"
+    for content in (b"no archive", b""):
+        agent.write_bytes(content)
+        assert "Traceback" not in bundle(*words, status=1)
 
 
 def test_a_passphrase_protects_a_key(agent: Path, tmp_path: Path) -> None:
@@ -259,6 +275,26 @@ def test_an_installation_that_was_cut_short_is_made_anew(tmp_path: Path, signer:
     assert os.listdir(root / "versions") == ["2.0.0"] and not (root / "versions" / "2.0.0" / "half").exists()
 
 
+@pytest.mark.parametrize("words", [(), ("-I",), ("-ISB",), ("-ISBO",), ("-ISBOO",), ("-OO",)])
+def test_the_program_starts_itself_anew_until_it_runs_as_it_was_compiled(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    scripts = tmp_path / "v" / "lib" / "twisted" / "scripts"
+    scripts.mkdir(parents=True)
+    (scripts / "twistd.py").write_text(
+        "import os, sys\ndef run():\n    f = sys.flags\n"
+        "    print(f.isolated, f.no_site, f.dont_write_bytecode, f.optimize, os.getpid(), *sys.argv[1:])\n"
+    )
+    program = tmp_path / "v" / "bin" / "twistd"
+    program.parent.mkdir()
+    entry = runpy.run_path(str(SCRIPT.with_name("bundled.py")))["ENTRY"]
+    program.write_text(entry.format(python=repr(sys.version_info[:2])))
+    process = subprocess.Popen([sys.executable, *words, program, "-n", "a b"], stdout=subprocess.PIPE, text=True)
+    said, _ = process.communicate(timeout=30)
+    assert said == f"1 1 1 2 {process.pid} -n a b\n"
+    assert [path for path in tmp_path.rglob("*") if path.name == "__pycache__"] == []
+
+
 # ---------------------------------------------------------------- the daemon itself
 
 IMPORT_ALL = """
@@ -285,6 +321,12 @@ def test_the_real_daemon_runs_from_its_bundle_and_nothing_else(tmp_path: Path, s
     bundle("install", root, write_signed(tmp_path, signer, made[0]), "--key", signer.public)
     manifest = json.loads((root / "current" / "manifest.json").read_bytes())
 
+    # Compiled, all of it, as it runs.
+    suffix = f".{sys.implementation.cache_tag}.opt-2.pyc"
+    sources = {name for name in manifest["files"] if name.startswith("lib/daemon/") and name.endswith(".py")}
+    compiled = {name for name in manifest["files"] if name.startswith("lib/daemon/") and name.endswith(".pyc")}
+    assert compiled == {re.sub(r"([^/]+)\.py$", rf"__pycache__/\1{suffix}", name) for name in sources}
+
     # Packages of the host that break whoever uses them, on the path and in the working directory.
     trap = tmp_path / "trap"
     for name in ("twisted", "daemon", "zope", "yaml"):
@@ -305,7 +347,7 @@ def test_the_real_daemon_runs_from_its_bundle_and_nothing_else(tmp_path: Path, s
     for program in (root / "bin" / "twistd", root / "current" / "bin" / "twistd"):
         assert "good; 0 agents" in run(program, "-n", "hostdaemon", "--check", "--config", config)
         assert run(program, "-n", "hostdaemon", "--version") == "hostdaemon 9.8.7\n"
-    imported = int(run(base, "-I", "-S", "-B", "-c", IMPORT_ALL, root / "current" / "lib"))
+    imported = int(run(base, "-I", "-S", "-B", "-OO", "-c", IMPORT_ALL, root / "current" / "lib"))
     assert imported >= len([name for name in manifest["files"] if re.fullmatch(r"lib/daemon/.*[a-z]\.py", name)])
 
     # Nothing was written there by any of it, compiled files and Twisted's cache included.
