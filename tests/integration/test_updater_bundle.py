@@ -105,6 +105,17 @@ def test_keys_sign_and_verify(agent: Path, tmp_path: Path, kind: str) -> None:
     assert bundle("verify", agent, "--key", public, "--signature", signature)
 
 
+def test_a_reader_who_has_seen_enough_is_no_fault(agent: Path, tmp_path: Path) -> None:
+    bundle("keys", tmp_path / "keys")
+    bundle("sign", agent, "--key", tmp_path / "keys" / "update.key")
+    words = [sys.executable, str(SCRIPT), "verify", str(agent), "--key", str(tmp_path / "keys" / "update.pem")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_an_order_is_the_body_of_a_request(agent: Path, tmp_path: Path) -> None:
     bundle("keys", tmp_path / "keys")
     words = ("order", agent, "--url", "https://packages.example.org/a.tar.gz")
