@@ -27,6 +27,7 @@ from tests.fakes.manager import ManagerCase
 
 ROOT = Path(__file__).resolve().parents[3]
 TEXT = (ROOT / "docs" / "manager.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def table(head: str) -> list[list[str]]:
@@ -99,7 +100,7 @@ def test_the_examples_are_exactly_what_is_shown(name: str, body: str) -> None:
 def files_of_the_walk_through(folder: Path) -> dict[str, Path]:
     """The configuration files its commands write, written there."""
     found = {}
-    for name, text in re.findall(r"cat >var/([\w$]+\.yaml) <<'?END'?\n(.*?)\nEND", TEXT, re.S):
+    for name, text in re.findall(r"cat >var/([\w$]+\.yaml) <<'?END'?\n(.*?)\nEND", README, re.S):
         for number in ("1", "2") if "$n" in name else ("",):
             path = folder / name.replace("$n", number)
             path.write_text(text.replace("$n", number))
