@@ -20,7 +20,8 @@ MIN_WINDOW_S = 0.2
 CPUINFO_HEAD_BYTES = 4096  # the model is in the first CPU's block; later blocks cost time per CPU
 CPUINFO_MAX_BYTES = 262144
 _FIELDS = 8  # user nice system idle iowait irq softirq steal; guest times are part of user and nice
-_USER, _SYSTEM, _IDLE, _IOWAIT, _STEAL = 0, 2, 3, 4, 7
+_MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")  # the order of the fields
+_IDLE, _IOWAIT = 3, 4
 _MODEL_KEYS = (b"model name", b"cpu model", b"cpu", b"Model", b"Hardware", b"Processor")
 
 Ticks = tuple[int, ...]
@@ -33,10 +34,12 @@ class CpuTimes:
     Attributes:
         total: all CPUs together.
         cores: CPU number to its own ticks; CPUs that are offline are missing.
+        booted_at: wall time of the boot, Unix seconds; 0 where it is not told.
     """
 
     total: Ticks
     cores: Mapping[int, Ticks]
+    booted_at: int = 0
 
 
 def _ticks(fields: Sequence[bytes]) -> Ticks:
@@ -47,7 +50,7 @@ def _ticks(fields: Sequence[bytes]) -> Ticks:
 
 
 def parse_stat(data: bytes) -> CpuTimes:
-    """Reads the ``cpu`` lines, which come first.
+    """Reads the ``cpu`` lines, which come first, and ``btime``.
 
     Raises:
         CollectError: there are none, or one is not as proc(5) says.
@@ -65,11 +68,13 @@ def parse_stat(data: bytes) -> CpuTimes:
             else:
                 cores[int(fields[0][3:])] = _ticks(fields)
             start = end + 1
-    except ValueError as error:
-        raise CollectError(f"/proc/stat: a cpu line cannot be read: {error}") from error
+        found = data.find(b"\nbtime ", start - 1) if start else -1
+        booted_at = int(data[found + 7 : found + 27].split()[0]) if found >= 0 else 0
+    except (ValueError, IndexError) as error:
+        raise CollectError(f"/proc/stat: a line cannot be read: {error}") from error
     if not total:
         raise CollectError("/proc/stat: no cpu line; is /proc mounted?")
-    return CpuTimes(total=total, cores=cores)
+    return CpuTimes(total=total, cores=cores, booted_at=booted_at)
 
 
 def parse_model(data: bytes) -> str:
@@ -106,13 +111,7 @@ def since_boot_percent(times: Ticks) -> float:
 
 
 def _seconds(ticks: Ticks) -> dict[str, float]:
-    return {
-        "user": ticks[_USER] / TICKS_PER_S,
-        "system": ticks[_SYSTEM] / TICKS_PER_S,
-        "idle": ticks[_IDLE] / TICKS_PER_S,
-        "iowait": ticks[_IOWAIT] / TICKS_PER_S,
-        "steal": ticks[_STEAL] / TICKS_PER_S,
-    }
+    return {mode: each / TICKS_PER_S for mode, each in zip(_MODES, ticks, strict=True)}
 
 
 def cpu_values(
@@ -145,6 +144,8 @@ def cpu_values(
     values["per_core"] = per_core
     if load is not None:
         values["load1"], values["load5"], values["load15"] = load
+    if after.booted_at:
+        values["boot_time_seconds"] = after.booted_at
     return values
 
 

@@ -23,6 +23,7 @@ from daemon.collectors.mounts import (
     parse_diskstats,
     parse_mountinfo,
     select_mounts,
+    whole_devices,
 )
 from daemon.errors import CollectError
 from daemon.interfaces import WallClock
@@ -31,7 +32,11 @@ from daemon.model.metrics import Metrics
 log = Logger()
 
 NAME = "disk"
+MAX_DEVICES = 256
 MAX_MOUNTS = 512  # a host of containers may have thousands of bind mounts
+DEVICE_VALUES = (
+    "read_bytes", "write_bytes", "reads", "writes", "read_seconds", "write_seconds", "io_seconds",
+)  # fmt: skip
 # Of the whole time limit: dead servers use up their part and leave the round time to end.
 REMOTE_TIME_PART = 0.5
 # The mount went away between the list and the question: nothing to report.
@@ -40,13 +45,20 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """A mount and its space, in bytes, as df(1) counts: ``free`` is what users may still write."""
+    """A mount and its space, in bytes, as df(1) counts: ``free`` is what users may still write.
+
+    Attributes:
+        inodes, inodes_free: files there may be, and how many more; 0 where the file system has no limit.
+    """
 
     mount: Mount
     total: int
     used: int
     free: int
     io: DiskIo | None
+    inodes: int = 0
+    inodes_free: int = 0
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +69,11 @@ class Reading:
         spaces: the mounts that answered.
         refused: mount point to why it did not.
         remote: mounts left to be asked on the other thread.
+        devices: the disks, mounted or not.
     """
 
     spaces: tuple[Space, ...] = ()
+    devices: tuple[DiskIo, ...] = ()
     refused: dict[str, str]
     remote: tuple[Mount, ...] = ()
 
@@ -72,15 +86,20 @@ def space_of(mount: Mount, stat: os.statvfs_result, io: DiskIo | None) -> Space:
         used=max(0, stat.f_blocks - stat.f_bfree) * stat.f_frsize,
         free=stat.f_bavail * stat.f_frsize,
         io=io,
+        inodes=stat.f_files,
+        inodes_free=stat.f_ffree,
+        read_only=bool(stat.f_flag & os.ST_RDONLY),
     )
 
 
-def disk_values(spaces: Iterable[Space], skipped: int) -> dict[str, Any]:
-    """The values of one sample: a row per mount, and sums in which each device counts once.
+def disk_values(spaces: Iterable[Space], skipped: int, devices: Sequence[DiskIo] = ()) -> dict[str, Any]:
+    """The values of one sample: a row per mount and one per disk, and sums over the mounts in which each device
+    counts once.
 
     Args:
         spaces: the mounts that answered.
         skipped: mounts that did not; told as ``mounts_skipped`` when there are any.
+        devices: the disks.
     """
     rows: list[dict[str, Any]] = []
     sums = {"total": 0, "used": 0, "free": 0, "read_bytes": 0, "write_bytes": 0}
@@ -100,6 +119,9 @@ def disk_values(spaces: Iterable[Space], skipped: int) -> dict[str, Any]:
             "used_percent": percent(space.used, space.used + space.free),
             "read_bytes": io.read_bytes if io is not None else 0,
             "write_bytes": io.write_bytes if io is not None else 0,
+            "inodes": space.inodes,
+            "inodes_free": space.inodes_free,
+            "read_only": space.read_only,
         }
         rows.append(row)
         if space.mount.device_key not in counted:
@@ -108,6 +130,7 @@ def disk_values(spaces: Iterable[Space], skipped: int) -> dict[str, Any]:
                 sums[key] += row[key]
     values: dict[str, Any] = {
         "disks": rows,
+        "devices": [{"device": each.name, **{key: getattr(each, key) for key in DEVICE_VALUES}} for each in devices],
         "total_bytes": sums["total"],
         "used_bytes": sums["used"],
         "free_bytes": sums["free"],
@@ -163,7 +186,7 @@ class DiskCollector:
             spaces += remote.spaces
             refused |= remote.refused
         self._tell_changes(refused)
-        values = disk_values(spaces, len(refused))
+        values = disk_values(spaces, len(refused), reading.devices)
         return Metrics(name=self.name, timestamp=self._wall(), values=values)
 
     async def _ask_remote(self, mounts: tuple[Mount, ...]) -> Reading:
@@ -185,6 +208,7 @@ class DiskCollector:
         local = self._ask([mount for mount in mounts if not mount.remote], disks)
         return Reading(
             spaces=local.spaces,
+            devices=whole_devices(disks.values())[:MAX_DEVICES],
             refused=local.refused | over,
             remote=tuple(mount for mount in mounts if mount.remote),
         )

@@ -9,7 +9,7 @@ from typing import Any
 from daemon.model.metrics import Metrics
 
 # What names a row of a list, in the lists of our own collectors; elsewhere the first text of a row.
-ROW_NAMES = {"disks": "mountpoint", "interfaces": "interface", "per_core": "core"}
+ROW_NAMES = {"disks": "mountpoint", "devices": "device", "interfaces": "interface", "per_core": "core"}
 
 
 def _number(value: Any) -> float | None:

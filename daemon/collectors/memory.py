@@ -57,7 +57,10 @@ def available_bytes(info: Mapping[bytes, int]) -> int:
 
 
 def memory_values(info: Mapping[bytes, int]) -> dict[str, Any]:
-    """The values of one sample, in bytes; ``used`` is the total without what is available."""
+    """The values of one sample, in bytes; ``used`` is the total without what is available.
+
+    ``cached`` is the page cache and ``reclaimable`` (of the slabs) together, as ``free`` counts.
+    """
     total = info[b"MemTotal"]
     available = available_bytes(info)
     used = total - available
@@ -70,6 +73,8 @@ def memory_values(info: Mapping[bytes, int]) -> dict[str, Any]:
         "used_percent": used_percent,
         "cached": info.get(b"Cached", 0) + info.get(b"SReclaimable", 0),
         "buffers": info.get(b"Buffers", 0),
+        "reclaimable": info.get(b"SReclaimable", 0),
+        "shared": info.get(b"Shmem", 0),
         "swap_total": swap_total,
         "swap_used": max(0, swap_total - info.get(b"SwapFree", 0)),
         "total_bytes": total,

@@ -28,6 +28,8 @@ REMOTE_TYPES = frozenset(
 )  # fmt: skip
 # Read-only images: always full, so their use says nothing.
 IMAGE_TYPES = frozenset({"squashfs", "erofs", "cramfs", "romfs", "iso9660", "udf"})
+# Block devices that are no disk of their own, by name.
+_NO_DISK = re.compile(r"(?:z?ram|loop|fd)\d+|(?:[hsv]|xv)d[a-z]+\d+|(?:nvme\d+n\d+|mmcblk\d+)p\d+")
 # One device, many subtrees with numbers of their own: the device's name tells them together.
 _SHARED_DEVICE_TYPES = frozenset({"btrfs", "bcachefs"})
 
@@ -63,11 +65,21 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskIo:
-    """What a block device transferred since it appeared, in bytes."""
+    """What a block device did since it appeared: bytes, completed requests, seconds.
+
+    Attributes:
+        read_seconds, write_seconds: the sum over all requests, which may run side by side.
+        io_seconds: time in which at least one request was under way.
+    """
 
     name: str
     read_bytes: int
     write_bytes: int
+    reads: int = 0
+    writes: int = 0
+    read_seconds: float = 0.0
+    write_seconds: float = 0.0
+    io_seconds: float = 0.0
 
 
 def _unescape(text: bytes) -> bytes:
@@ -141,16 +153,31 @@ def parse_diskstats(data: bytes) -> dict[str, DiskIo]:
     found: dict[str, DiskIo] = {}
     try:
         for line in data.decode("ascii", "replace").splitlines():
-            fields = line.split(None, 10)
+            fields = line.split(None, 13)
             if len(fields) > 10:
                 found[f"{fields[0]}:{fields[1]}"] = DiskIo(
                     name=fields[2],
                     read_bytes=int(fields[5]) * SECTOR_BYTES,
                     write_bytes=int(fields[9]) * SECTOR_BYTES,
+                    reads=int(fields[3]),
+                    writes=int(fields[7]),
+                    read_seconds=int(fields[6]) / 1000,
+                    write_seconds=int(fields[10]) / 1000,
+                    io_seconds=int(fields[12]) / 1000 if len(fields) > 12 else 0.0,
                 )
     except ValueError as error:
         raise CollectError(f"/proc/diskstats: a line cannot be read: {error}") from error
     return found
+
+
+def whole_devices(disks: Iterable[DiskIo]) -> tuple[DiskIo, ...]:
+    """The devices that count as disks and have done something: no partitions, RAM disks, loops, floppies.
+
+    What a partition did is part of its disk's numbers, so that a sum over these counts nothing twice, but
+    for stacked devices (``dm-0``, ``md0``), which are told beside what they lie on.
+    """
+    used = (disk for disk in disks if disk.reads or disk.writes)
+    return tuple(disk for disk in used if _NO_DISK.fullmatch(disk.name) is None)
 
 
 def io_of(mount: Mount, disks: Mapping[str, DiskIo]) -> DiskIo | None:

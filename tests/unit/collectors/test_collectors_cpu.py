@@ -115,13 +115,31 @@ def test_values_are_named_as_designed() -> None:
     values = cpu_values(None, read, model="m", load=(1.0, 2.0, 3.0))
     assert set(values) == {
         "usage_percent", "cores", "model", "user", "system", "idle", "iowait", "steal", "per_core",
-        "load1", "load5", "load15",
-    }  # fmt: skip
+        "load1", "load5", "load15", "nice", "irq", "softirq",
+    } | ({"boot_time_seconds"} if read.booted_at else set())
     assert values["cores"] == 2
     assert values["user"] == 1000 / TICKS_PER_S
     assert values["steal"] == 60 / TICKS_PER_S
     assert [row["core"] for row in values["per_core"]] == [0, 1]
     assert (values["load1"], values["load15"]) == (1.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("tail", "booted_at"),
+    [(b"intr 7 8\nctxt 5\nbtime 1790000000\nprocesses 9\n", 1_790_000_000), (b"btime 7\n", 7), (b"intr 7\n", 0)],
+)
+def test_the_boot_is_told_where_the_kernel_tells_it(tail: bytes, booted_at: int) -> None:
+    read = parse_stat(b"cpu  1 2 3 4\ncpu0 1 2 3 4\n" + tail)
+    assert read.booted_at == booted_at
+    values = cpu_values(None, read, model="", load=None)
+    assert values.get("boot_time_seconds", 0) == booted_at
+
+
+def test_the_modes_of_a_cpu_are_all_its_time() -> None:
+    ticks = b" ".join(b"%d" % (n * TICKS_PER_S) for n in range(1, 9))
+    values = cpu_values(None, parse_stat(b"cpu  " + ticks + b"\ncpu0 " + ticks + b"\n"), model="", load=None)
+    modes = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
+    assert [values["per_core"][0][mode] for mode in modes] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_load_is_left_out_where_unknown() -> None:

@@ -26,6 +26,7 @@ from daemon.collectors.mounts import (
     parse_diskstats,
     parse_mountinfo,
     select_mounts,
+    whole_devices,
 )
 from daemon.errors import CollectError
 from tests.fakes.threads import InlineThreads
@@ -40,7 +41,7 @@ def line(path: str, fstype: str = "ext4", source: str = "/dev/sda1", device_id: 
 
 
 def stat_of(blocks: int = 1000, free: int = 400, available: int = 300) -> os.statvfs_result:
-    return os.statvfs_result((4096, 4096, blocks, free, available, 0, 0, 0, 0, 255))
+    return os.statvfs_result((4096, 4096, blocks, free, available, 50, 20, 20, 0, 255))
 
 
 class FakeDisks:
@@ -183,7 +184,14 @@ def test_rows_and_sums(tmp_path: Path) -> None:
     assert values["disks"][0] == {
         "mountpoint": "/", "device": "/dev/vda", "fstype": "ext4", "total": 4096000, "used": 600 * 4096,
         "free": 300 * 4096, "used_percent": 66.67, "read_bytes": 512000, "write_bytes": 256000,
+        "inodes": 50, "inodes_free": 20, "read_only": False,
     }  # fmt: skip
+    assert values["devices"] == [
+        {"device": "vda", "read_bytes": 512000, "write_bytes": 256000, "reads": 54894, "writes": 16931,
+         "read_seconds": 9.41, "write_seconds": 2.672, "io_seconds": 4.988},
+        {"device": "dm-0", "read_bytes": 15360, "write_bytes": 35840, "reads": 1, "writes": 5,
+         "read_seconds": 0.004, "write_seconds": 0.008, "io_seconds": 0.009},
+    ]
     assert values["disks"][1]["read_bytes"] == 30 * 512
     assert values["total_bytes"] == 1500 * 4096
     assert values["used_bytes"] == 600 * 4096
@@ -193,6 +201,27 @@ def test_rows_and_sums(tmp_path: Path) -> None:
     assert values["write_bytes"] == 256000 + 70 * 512
     assert "mounts_skipped" not in values
     assert bench.threads.calls == ["collector:disk"]
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [("sda", True), ("sda1", False), ("vdb", True), ("vdb12", False), ("xvda", True), ("xvda1", False),
+     ("nvme0n1", True), ("nvme0n1p2", False), ("mmcblk0", True), ("mmcblk0p1", False), ("dm-3", True),
+     ("md127", True), ("loop7", False), ("ram0", False), ("zram0", False), ("fd0", False), ("sr0", True)],
+)  # fmt: skip
+def test_disks_are_told_without_their_partitions_and_what_is_no_disk(name: str, counts: bool) -> None:
+    disks = parse_diskstats(b"8 0 %s 1 0 8 0 1 0 8 0 0 5 5\n" % name.encode())
+    assert [disk.name for disk in whole_devices(disks.values())] == ([name] if counts else [])
+
+
+def test_a_device_that_never_did_anything_is_left_out() -> None:
+    assert whole_devices(parse_diskstats(b"43 0 nbd0 0 0 0 0 0 0 0 0 0 0 0\n").values()) == ()
+
+
+def test_a_read_only_mount_says_so(tmp_path: Path) -> None:
+    stat = os.statvfs_result((4096, 4096, 9, 5, 5, 0, 0, 0, os.ST_RDONLY, 255))
+    bench = Bench(tmp_path, FakeDisks(var=stat))
+    assert [row["read_only"] for row in bench.values()["disks"]] == [False, True]
 
 
 def test_a_device_mounted_twice_is_told_twice_and_summed_once(tmp_path: Path) -> None:

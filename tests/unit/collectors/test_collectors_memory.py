@@ -22,6 +22,8 @@ def test_values_are_named_and_counted_as_designed() -> None:
         "used_percent": 37.5,
         "cached": 3700 * KB,
         "buffers": 500 * KB,
+        "reclaimable": 700 * KB,
+        "shared": 200 * KB,
         "swap_total": 2048 * KB,
         "swap_used": 1024 * KB,
         "total_bytes": 16000 * KB,
