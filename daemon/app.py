@@ -41,6 +41,7 @@ from daemon.uplink import Uplink
 from daemon.web.api import Api
 from daemon.web.exposition import DaemonMetrics
 from daemon.web.families import PartsMetrics
+from daemon.web.host_families import HostMetrics
 from daemon.web.names import names_of_host
 from daemon.web.peers import group_id
 from daemon.web.scrape import Exposition
@@ -133,7 +134,10 @@ class HostDaemon(MultiService):
         ))
         self.http = HttpService(
             reactor,
-            Api(reactor, self.control, parts.http_heartbeats, exposition, parts.threads),
+            Api(
+                reactor, self.control, parts.http_heartbeats, exposition,
+                Exposition(HostMetrics(parts.collectors, time.time), process=False), parts.threads,
+            ),
             parts.http_heartbeats,
             token=kept_secret(paths.root / "api.token"),
             host=config.daemon.http_host,

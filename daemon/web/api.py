@@ -44,7 +44,7 @@ INDEX = {
     "configuration": "/v1/config",
     "updates": "/v1/updates",
     "heartbeats": "/heartbeat/stats",
-    "prometheus": "/metrics",
+    "prometheus": ["/metrics", "/metrics/host"],
 }
 
 
@@ -56,6 +56,7 @@ class Api:
         control: the daemon.
         heartbeats: takes ``POST /heartbeat``.
         exposition: ``/metrics``.
+        host: ``/metrics/host``.
         threads: read large bodies.
     """
 
@@ -64,12 +65,13 @@ class Api:
 
     def __init__(
         self, clock: Clock, control: Control, heartbeats: HTTPHeartbeatReceiver, exposition: Exposition,
-        threads: Threads,
+        host: Exposition, threads: Threads,
     ) -> None:
         self._clock = clock
         self._control = control
         self._heartbeats = heartbeats
         self._exposition = exposition
+        self._host = host
         self._threads = threads
         self._streams: set[EventStream | LogFollower] = set()
         self._stopping = False
@@ -121,8 +123,16 @@ class Api:
 
     @app.route("/metrics", methods=["GET"])
     def metrics(self, request: BoundedRequest) -> bytes:
-        """For Prometheus."""
-        body, content_type = self._exposition.encode(header_text(request, b"accept"))
+        """The daemon for Prometheus."""
+        return self._scraped(request, self._exposition)
+
+    @app.route("/metrics/host", methods=["GET"])
+    def node_metrics(self, request: BoundedRequest) -> bytes:
+        """The host for Prometheus, under node_exporter's names."""
+        return self._scraped(request, self._host)
+
+    def _scraped(self, request: BoundedRequest, exposition: Exposition) -> bytes:
+        body, content_type = exposition.encode(header_text(request, b"accept"))
         request.setHeader(b"content-type", content_type.encode())
         return body
 

@@ -1,4 +1,4 @@
-"""The body of ``/metrics`` for whoever scrapes: every family, those of the process too."""
+"""The body of ``/metrics`` for whoever scrapes, and of paths like it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from prometheus_client.registry import Collector
 
 
 class Exposition:
-    """Encodes the metrics as the scraper likes them: text 0.0.4 or OpenMetrics, by its Accept header."""
+    """Encodes the metrics as the scraper likes them: text 0.0.4 or OpenMetrics, by its Accept header.
 
-    def __init__(self, metrics: Collector) -> None:
+    Args:
+        metrics: every family.
+        process: adds ``process_*`` of ourselves.
+    """
+
+    def __init__(self, metrics: Collector, *, process: bool = True) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(metrics)
-        ProcessCollector(registry=self._registry)
+        if process:
+            ProcessCollector(registry=self._registry)
 
     def encode(self, accept: str) -> tuple[bytes, str]:
         """The body and its content type."""

@@ -33,6 +33,7 @@ from daemon.resources.monitor import ResourceMonitor
 from daemon.updater.manager import UpdateManager
 from daemon.web.api import Api
 from daemon.web.exposition import DaemonMetrics
+from daemon.web.host_families import HostMetrics
 from daemon.web.gate import Gate
 from daemon.web.names import names_of_host
 from daemon.web.room import Room
@@ -135,7 +136,8 @@ class Rig:
         self.heartbeats = HTTPHeartbeatReceiver(lab.clock, lab.wall, life.manager, queue_size=2, workers=1)
         self.heartbeats.startService()
         exposition = Exposition(DaemonMetrics(self.control, lab.clock.seconds))
-        self.api = Api(lab.clock, self.control, self.heartbeats, exposition, life.threads)
+        host = Exposition(HostMetrics(self.collectors, lab.wall), process=False)
+        self.api = Api(lab.clock, self.control, self.heartbeats, exposition, host, life.threads)
         self.packages = Room()
         self.channels: set[CountedChannel] = set()
 

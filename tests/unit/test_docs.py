@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -28,6 +29,7 @@ from daemon.agents.restart import RestartPolicy, base_delay
 from daemon.agents.states import TRANSITIONS
 from daemon.collectors.base import CollectorServices
 from daemon.collectors.factory import build_collectors
+from daemon.collectors.runner import CollectorStats
 from daemon.config.load import load
 from daemon.config.schema import CollectorsConfig
 from daemon.control.views import AgentView, NodeView
@@ -46,6 +48,7 @@ from daemon.model.moment import rfc3339
 from daemon.model.update import UpdateState, UpdateStep, UpdateView
 from daemon.tap import read_tap_cfg
 from daemon.web.api import Api
+from daemon.web.host_families import HostMetrics
 from daemon.web.problems import FAULT_STATUS, Problem
 from daemon.web.sse import EVENTS_TYPE, frame
 from daemon.web.updates import update_body
@@ -387,6 +390,23 @@ def test_every_metric_is_in_the_table() -> None:
             found.add(name + kinds[kind])
         found |= {f"{name}_total" for name in re.findall(r'\b_counter\(\s*"([a-z_]+)"', text)}
     assert {code_words(row[0])[0] for row in rows(PROTOCOLS, "metric")} == found
+
+
+def test_every_metric_of_the_host_is_in_its_table_with_its_labels() -> None:
+    (example,) = [e for e in http_examples() if e.tags[-1] == "metrics"]
+    samples = {n: Metrics(name=n, timestamp=0.0, values=m["values"]) for n, m in example.json.items()}
+    stats = dict.fromkeys(samples, CollectorStats(success=True))
+    found = {}
+    for family in HostMetrics(SimpleNamespace(get_latest=lambda: samples, stats=lambda: stats), time.time).collect():
+        assert family.samples, family.name
+        for sample in family.samples:
+            found[sample.name] = set(sample.labels)
+    documented = {}
+    labels: set[str] = set()
+    for name, cell, *_rest in rows(PROTOCOLS, "host metric"):
+        labels = labels if cell == "the same" else set(code_words(cell))
+        documented[code_words(name)[0]] = labels
+    assert documented == found
 
 
 def test_the_page_of_hostagent_has_the_keys_documented() -> None:
