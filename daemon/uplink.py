@@ -145,13 +145,14 @@ class Uplink:
         if self.server is not None:
             stats = self.server.stats()
             calls = CounterMetricFamily(
-                "hostdaemon_grpc_calls", "Calls answered.", labels=("method", "code")
+                "hostdaemon_grpc_calls", "Calls of gRPC answered.", labels=("method", "code")
             )
             for labels, number in stats.calls_total.items():
                 calls.add_metric(labels, number)
             yield calls
             yield GaugeMetricFamily(
-                "hostdaemon_grpc_calls_in_flight", "Calls running or waiting for a worker.", stats.in_flight
+                "hostdaemon_grpc_calls_in_flight", "Calls of gRPC that run or wait for a worker.",
+                stats.in_flight
             )
             yield CounterMetricFamily(
                 "hostdaemon_grpc_calls_slow", "Calls ended because their message did not come.",
@@ -178,16 +179,18 @@ class Uplink:
                 "hostdaemon_manager_reports_queued", "Reports that wait for the Manager.", state.queued
             )
             yield CounterMetricFamily(
-                "hostdaemon_manager_reports_delivered", "Reports it acknowledged.", state.delivered
+                "hostdaemon_manager_reports_delivered", "Reports the Manager acknowledged.", state.delivered
             )
             yield CounterMetricFamily(
-                "hostdaemon_manager_reports_dropped", "Reports a bound took.", state.dropped
+                "hostdaemon_manager_reports_dropped", "Reports dropped for want of room or time.",
+                state.dropped
             )
             yield CounterMetricFamily(
-                "hostdaemon_manager_reports_refused", "Reports it refused for good.", state.refused
+                "hostdaemon_manager_reports_refused", "Reports the Manager refused for good.", state.refused
             )
             yield CounterMetricFamily(
-                "hostdaemon_manager_connect_failures", "Connects and sessions that failed.",
+                "hostdaemon_manager_connect_failures",
+                "Connects to the Manager, and sessions with it, that failed.",
                 state.failures_total,
             )
             yield CounterMetricFamily(
@@ -198,7 +201,7 @@ class Uplink:
 
     def _certificates(self) -> Iterator[Metric]:
         ends = GaugeMetricFamily(
-            "hostdaemon_certificate_not_after_seconds", "End of the certificate in use, Unix time.",
+            "hostdaemon_certificate_not_after_timestamp_seconds", "End of the certificate in use, Unix time.",
             labels=("use",),
         )
         if self.server is not None and self.server.certificate_not_after is not None:

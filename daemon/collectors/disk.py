@@ -93,8 +93,9 @@ def space_of(mount: Mount, stat: os.statvfs_result, io: DiskIo | None) -> Space:
 
 
 def disk_values(spaces: Iterable[Space], skipped: int, devices: Sequence[DiskIo] = ()) -> dict[str, Any]:
-    """The values of one sample: a row per mount and one per disk, and sums over the mounts in which each device
-    counts once.
+    """The values of one sample: a row per mount and one per disk, and sums over the mounts.
+
+    In the sums each device counts once.
 
     Args:
         spaces: the mounts that answered.
@@ -130,7 +131,9 @@ def disk_values(spaces: Iterable[Space], skipped: int, devices: Sequence[DiskIo]
                 sums[key] += row[key]
     values: dict[str, Any] = {
         "disks": rows,
-        "devices": [{"device": each.name, **{key: getattr(each, key) for key in DEVICE_VALUES}} for each in devices],
+        "devices": [
+            {"device": each.name, **{key: getattr(each, key) for key in DEVICE_VALUES}} for each in devices
+        ],
         "total_bytes": sums["total"],
         "used_bytes": sums["used"],
         "free_bytes": sums["free"],

@@ -97,6 +97,10 @@ class Records:
         """The newest measurement of an agent's present process, None before the first."""
         return self._resources.latest(agent_id)
 
+    def cpu_seconds_total(self, agent_id: str) -> float | None:
+        """CPU time of all processes of an agent that were measured, None before the first sample."""
+        return self._resources.cpu_seconds_total(agent_id)
+
     def standing(self) -> tuple[Alert, ...]:
         """The alerts that stand."""
         return self._alerts.standing()

@@ -115,19 +115,26 @@ def _first(measured: T | None, reported: T | None) -> T | None:
     return measured if measured is not None else reported
 
 
-def _health(agent: AgentInstance, since_at: float) -> HealthView:
+def health_status(agent: AgentInstance) -> HealthStatus:
     """The last verdict on its process; before the first one, what the process itself shows."""
     verdict = agent.illness.verdict
     if verdict is not None and agent.pid:
-        return HealthView(
-            status=verdict.status.value, reason=verdict.reason, since=rfc3339_or_none(agent.illness.since_at)
-        )
+        return verdict.status
     if agent.state is AgentState.RUNNING:
-        status, reason = HealthStatus.HEALTHY, f"pid {agent.pid} lives"
-    elif agent.state is AgentState.STARTING:
-        status, reason = HealthStatus.STARTING, "it has not lived start_seconds yet"
+        return HealthStatus.HEALTHY
+    return HealthStatus.STARTING if agent.state is AgentState.STARTING else HealthStatus.DEAD
+
+
+def _health(agent: AgentInstance, since_at: float) -> HealthView:
+    """The same with its reason."""
+    verdict, status = agent.illness.verdict, health_status(agent)
+    if verdict is not None and agent.pid:
+        reason, since_at = verdict.reason, agent.illness.since_at
+    elif status is HealthStatus.HEALTHY:
+        reason = f"pid {agent.pid} lives"
     else:
-        status, reason = HealthStatus.DEAD, "no process runs"
+        starting = status is HealthStatus.STARTING
+        reason = "it has not lived start_seconds yet" if starting else "no process runs"
     return HealthView(status=status.value, reason=reason, since=rfc3339_or_none(since_at))
 
 

@@ -73,6 +73,7 @@ class ManagerMetrics(Collector):
             yield GaugeMetricFamily(f"hostmanager_{name}", about, value)
         if self._server.certificate_not_after is not None:
             yield GaugeMetricFamily(
-                "hostmanager_certificate_not_after_seconds", "End of the gRPC certificate, Unix time.",
+                "hostmanager_certificate_not_after_timestamp_seconds",
+                "End of the gRPC certificate, Unix time.",
                 self._server.certificate_not_after,
             )

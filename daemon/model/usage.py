@@ -17,6 +17,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         open_files: open descriptors. This and the two before are None where they may not be read.
         threads: threads.
         processes: live processes.
+        cpu_seconds: CPU time, user and system, since the process began; of what was measured of it.
     """
 
     cpu_percent: float | None
@@ -27,6 +28,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     open_files: int | None = 0
     threads: int = 0
     processes: int = 1
+    cpu_seconds: float = 0.0
 
 
 class UsagePoint(msgspec.Struct, frozen=True, kw_only=True):

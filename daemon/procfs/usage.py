@@ -135,7 +135,7 @@ class SessionMeter:
         members: the pids that are in a session now, as far as known.
     """
 
-    __slots__ = ("_before", "_before_s", "_before_ticks", "_leader", "_members")
+    __slots__ = ("_before", "_before_s", "_before_ticks", "_cpu_ticks", "_leader", "_members")
 
     def __init__(self, leader: Identity, members: Members) -> None:
         self._leader = leader
@@ -143,6 +143,7 @@ class SessionMeter:
         self._before: Counted = {}
         self._before_s: float | None = None
         self._before_ticks = 0
+        self._cpu_ticks = 0  # all there was at the first sample, and the growth since
 
     def light(self, now_s: float) -> LightUsage | None:
         """CPU and memory alone.
@@ -164,10 +165,11 @@ class SessionMeter:
         found = self._read()
         if found is None:
             return None
+        cpu = self._cpu_percent(found, now_s)
         moved = [io for p in found if (io := read_io(p.pid)) is not None]
         files = [count for p in found if (count := count_files(p.pid)) is not None]
         return Usage(
-            cpu_percent=self._cpu_percent(found, now_s),
+            cpu_percent=cpu,
             rss_bytes=sum(p.rss_pages for p in found) * PAGE_BYTES,
             vms_bytes=sum(p.vms_bytes for p in found),
             read_bytes=sum(io[0] for io in moved) if moved else None,
@@ -175,6 +177,7 @@ class SessionMeter:
             open_files=sum(files) if files else None,
             threads=sum(p.threads for p in found),
             processes=len(found),
+            cpu_seconds=self._cpu_ticks / TICKS_PER_S,
         )
 
     def _read(self) -> list[Process] | None:
@@ -195,8 +198,13 @@ class SessionMeter:
         now = {p.pid: (p.start_ticks, p.cpu_ticks) for p in found}
         before, before_s, before_ticks = self._before, self._before_s, self._before_ticks
         self._before, self._before_s, self._before_ticks = now, now_s, boot_ticks()
-        if before_s is None or now_s <= before_s:
+        if before_s is None:
+            self._cpu_ticks = sum(p.cpu_ticks for p in found)
             return None
-        used_s = grown_ticks(before, now, before_ticks) / TICKS_PER_S
+        grown = grown_ticks(before, now, before_ticks)
+        self._cpu_ticks += grown
+        if now_s <= before_s:
+            return None
+        used_s = grown / TICKS_PER_S
         # A reaped child that no sample saw brings its whole life at once; a host has no more than its cores.
         return min(used_s / (now_s - before_s), CORES) * 100.0

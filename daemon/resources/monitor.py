@@ -82,15 +82,30 @@ def first_round_s(now_s: float, interval_s: float) -> float:
 
 
 class _Subject:
-    """One agent: its meter, its newest sample, and what waits for the disk."""
+    """One agent: its meter, its newest sample, what waits for the disk, the CPU time of its processes.
 
-    __slots__ = ("latest", "meter", "process", "unsaved")
+    Attributes:
+        cpu_s_total: None before the first sample.
+        counted: the process whose first ``counted_s`` are part of it.
+    """
+
+    __slots__ = ("counted", "counted_s", "cpu_s_total", "latest", "meter", "process", "unsaved")
 
     def __init__(self) -> None:
         self.process: Identity | None = None
         self.meter: Meter | None = None
         self.latest: Usage | None = None
+        self.cpu_s_total: float | None = None
+        self.counted: Identity | None = None
+        self.counted_s = 0.0
         self.unsaved: tuple[Numbered, ...] = ()  # nearly always empty: shared, where a deque costs 760 bytes
+
+    def count(self, process: Identity, cpu_s: float) -> None:
+        """Adds what is new of a process's CPU time; a new meter of the same process adds nothing twice."""
+        if process != self.counted:
+            self.counted, self.counted_s = process, 0.0
+        self.cpu_s_total = (self.cpu_s_total or 0.0) + max(0.0, cpu_s - self.counted_s)
+        self.counted_s = max(cpu_s, self.counted_s)
 
 
 class ResourceMonitor(Service):
@@ -146,6 +161,15 @@ class ResourceMonitor(Service):
         """The newest sample of an agent's present process, None before the first."""
         subject = self._subjects.get(agent_id)
         return None if subject is None else subject.latest
+
+    def cpu_seconds_total(self, agent_id: str) -> float | None:
+        """CPU time of all processes of an agent that were measured, None before the first sample.
+
+        It begins with what the process had used when it was first measured, so a restart of the daemon costs
+        nothing of a process that lives on.
+        """
+        subject = self._subjects.get(agent_id)
+        return None if subject is None else subject.cpu_s_total
 
     async def query(self, agent_id: str, duration_s: int, step_s: int = 0) -> Sequence[UsagePoint]:
         """The points of the last ``duration_s`` seconds by wall time, oldest first.
@@ -303,7 +327,10 @@ class ResourceMonitor(Service):
         if agent.identity != subject.process or subject.meter is None:
             subject.process = agent.identity
             subject.meter = self._meter(agent.identity, self._config.interval / 2)
-        return subject.meter.full(self._clock.seconds())
+        usage = subject.meter.full(self._clock.seconds())
+        if usage is not None:
+            subject.count(agent.identity, usage.cpu_seconds)
+        return usage
 
     def _sample(self, agent: SupervisedAgent, subject: _Subject) -> Usage | None:
         subject.latest = usage = self._measure(agent, subject)

@@ -57,7 +57,7 @@ class Api:
         heartbeats: takes ``POST /heartbeat``.
         exposition: ``/metrics``.
         host: ``/metrics/host``.
-        threads: read large bodies.
+        threads: read large bodies, write long ones.
     """
 
     app = Klein()
@@ -122,17 +122,17 @@ class Api:
         )
 
     @app.route("/metrics", methods=["GET"])
-    def metrics(self, request: BoundedRequest) -> bytes:
+    async def metrics(self, request: BoundedRequest) -> bytes:
         """The daemon for Prometheus."""
-        return self._scraped(request, self._exposition)
+        return await self._scraped(request, self._exposition)
 
     @app.route("/metrics/host", methods=["GET"])
-    def node_metrics(self, request: BoundedRequest) -> bytes:
+    async def node_metrics(self, request: BoundedRequest) -> bytes:
         """The host for Prometheus, under node_exporter's names."""
-        return self._scraped(request, self._host)
+        return await self._scraped(request, self._host)
 
-    def _scraped(self, request: BoundedRequest, exposition: Exposition) -> bytes:
-        body, content_type = exposition.encode(header_text(request, b"accept"))
+    async def _scraped(self, request: BoundedRequest, exposition: Exposition) -> bytes:
+        body, content_type = await exposition.encode_on(self._threads, header_text(request, b"accept"))
         request.setHeader(b"content-type", content_type.encode())
         return body
 

@@ -10,7 +10,10 @@ from prometheus_client.registry import Collector
 from daemon import __version__
 from daemon.agents.instance import AgentInstance
 from daemon.control.control import Control
+from daemon.control.views import health_status
 from daemon.model.agent import AgentState, HealthStatus
+
+_AGENT = ("agent",)
 
 Extra = Callable[[], Iterator[Metric]]
 
@@ -44,74 +47,102 @@ class DaemonMetrics(Collector):
         )
         config = self._control.config.state()
         yield GaugeMetricFamily(
-            "hostdaemon_config_last_reload_successful", "Whether the last load succeeded.", float(config.ok)
+            "hostdaemon_config_last_reload_successful",
+            "Whether the configuration was good when it was last read.",
+            float(config.ok)
         )
         yield GaugeMetricFamily(
-            "hostdaemon_config_last_reload_success_timestamp_seconds", "When the last load succeeded.",
+            "hostdaemon_config_last_reload_success_timestamp_seconds",
+            "When the configuration was last loaded, Unix time.",
             config.loaded_at,
         )
         yield CounterMetricFamily(
-            "hostdaemon_config_reloads", "Reloads that succeeded.", config.reloads_total
+            "hostdaemon_config_reloads", "Reloads of the configuration that succeeded.", config.reloads_total
         )
         yield CounterMetricFamily(
-            "hostdaemon_config_reload_failures", "Reloads that were refused.", config.failures_total
+            "hostdaemon_config_reload_failures", "Reloads of the configuration that were refused.",
+            config.failures_total
         )
         yield from self._extra()
 
     def _agents(self, agents: tuple[AgentInstance, ...]) -> Iterator[Metric]:
+        info = InfoMetricFamily("hostdaemon_agent", "Type and version of the agent.", labels=("agent",))
         state = GaugeMetricFamily(
-            "hostdaemon_agent_state", "1 for the state the agent is in.", labels=("agent", "state")
-        )
-        restarts = CounterMetricFamily(
-            "hostdaemon_agent_restarts", "Automatic restarts over the agent's life.", labels=("agent",)
-        )
-        started = GaugeMetricFamily(
-            "hostdaemon_agent_start_time_seconds", "Start of the process, Unix time.", labels=("agent",)
-        )
-        age = GaugeMetricFamily(
-            "hostdaemon_agent_heartbeat_age_seconds", "Since the last heartbeat.", labels=("agent",)
-        )
-        beats = CounterMetricFamily(
-            "hostdaemon_agent_heartbeats", "Heartbeats taken since the daemon's start.", labels=("agent",)
+            "hostdaemon_agent_state", "1 for the state the agent is in, 0 for the others.",
+            labels=("agent", "state"),
         )
         health = GaugeMetricFamily(
-            "hostdaemon_agent_health", "1 for the verdict on the agent's health.", labels=("agent", "status")
+            "hostdaemon_agent_health", "1 for the verdict on the agent's health, 0 for the others.",
+            labels=("agent", "status"),
         )
-        cpu = GaugeMetricFamily(
-            "hostdaemon_agent_cpu_usage_ratio", "CPU of the agent's session, 1 = one core.", labels=("agent",)
+        restarts = CounterMetricFamily(
+            "hostdaemon_agent_restarts", "Automatic restarts over the agent's life.", labels=_AGENT
+        )
+        started = GaugeMetricFamily(
+            "hostdaemon_agent_start_time_seconds", "Start of the agent's process, Unix time.", labels=_AGENT
+        )
+        age = GaugeMetricFamily(
+            "hostdaemon_agent_heartbeat_age_seconds", "Time since the agent's last heartbeat.", labels=_AGENT
+        )
+        beats = CounterMetricFamily(
+            "hostdaemon_agent_heartbeats", "Heartbeats of the agent since the daemon's start.", labels=_AGENT
+        )
+        cpu = CounterMetricFamily(
+            "hostdaemon_agent_cpu_seconds", "CPU time of all processes of the agent.", labels=_AGENT
         )
         memory = GaugeMetricFamily(
-            "hostdaemon_agent_resident_memory_bytes", "Resident memory of its session.", labels=("agent",)
+            "hostdaemon_agent_resident_memory_bytes", "Resident memory of all processes of the agent.",
+            labels=_AGENT,
         )
+        virtual = GaugeMetricFamily(
+            "hostdaemon_agent_virtual_memory_bytes", "Virtual memory of all processes of the agent.",
+            labels=_AGENT,
+        )
+        files = GaugeMetricFamily(
+            "hostdaemon_agent_open_fds", "Open descriptors of all processes of the agent.", labels=_AGENT
+        )
+        threads = GaugeMetricFamily(
+            "hostdaemon_agent_threads", "Threads of all processes of the agent.", labels=_AGENT
+        )
+        records = self._control.records
         for agent in agents:
-            verdict = self._control.agent(agent.agent_id).health.status
-            for status in HealthStatus:
-                health.add_metric((agent.agent_id, status.value), float(status.value == verdict))
-            used = self._control.records.latest(agent.agent_id)
-            if used is not None and agent.pid:
-                memory.add_metric((agent.agent_id,), used.rss_bytes)
-                if used.cpu_percent is not None:
-                    cpu.add_metric((agent.agent_id,), used.cpu_percent / 100)
+            name = agent.agent_id
+            label, verdict = (name,), health_status(agent)
+            info.add_metric(label, {"type": agent.type, "version": agent.metadata.version})
             for each in AgentState:
-                state.add_metric((agent.agent_id, each.value), float(agent.state is each))
-            label = (agent.agent_id,)
+                state.add_metric((name, each.value), float(agent.state is each))
+            for status in HealthStatus:
+                health.add_metric((name, status.value), float(status is verdict))
             restarts.add_metric(label, agent.metadata.lifetime_restarts)
             beats.add_metric(label, agent.pulse.count_total)
-            if agent.pid:
-                started.add_metric(label, agent.metadata.started_at)
             if agent.pulse.received_mono is not None:
                 age.add_metric(label, self._now() - agent.pulse.received_mono)
-        yield from (state, restarts, started, age, beats, health, cpu, memory)
+            if (cpu_s := records.cpu_seconds_total(name)) is not None:
+                cpu.add_metric(label, cpu_s)
+            if not agent.pid:
+                continue
+            started.add_metric(label, agent.metadata.started_at)
+            if (used := records.latest(name)) is not None:
+                memory.add_metric(label, used.rss_bytes)
+                virtual.add_metric(label, used.vms_bytes)
+                threads.add_metric(label, used.threads)
+                if used.open_files is not None:
+                    files.add_metric(label, used.open_files)
+        yield from (
+            info, state, health, restarts, started, age, beats, cpu, memory, virtual, files, threads
+        )
 
     def _collectors(self) -> Iterator[Metric]:
         duration = GaugeMetricFamily(
-            "hostdaemon_collector_duration_seconds", "Of the last round.", labels=("collector",)
+            "hostdaemon_collector_duration_seconds", "Duration of the collector's last round.",
+            labels=("collector",)
         )
         success = GaugeMetricFamily(
-            "hostdaemon_collector_success", "Whether the last round succeeded.", labels=("collector",)
+            "hostdaemon_collector_success", "Whether the collector's last round succeeded.",
+            labels=("collector",)
         )
         failures = CounterMetricFamily(
-            "hostdaemon_collector_failures", "Rounds that failed.", labels=("collector",)
+            "hostdaemon_collector_failures", "Rounds of the collector that failed.", labels=("collector",)
         )
         for name, stats in self._control.collectors.stats().items():
             duration.add_metric((name,), stats.duration_s)

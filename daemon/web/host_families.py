@@ -1,8 +1,8 @@
 """``/metrics/host``: the host under the names of node_exporter, for the dashboards and alerts there are.
 
-On a path of its own, so that a host whose node_exporter is scraped as well is not counted twice. Everything is
-of the collectors' latest samples: a scrape reads nothing of the host but its name. Values and their units are those
-of docs/protocols.md, names and labels those of node_exporter 1.x.
+On a path of its own, so that a host whose node_exporter is scraped as well is not counted twice. Everything
+is of the collectors' latest samples: a scrape reads nothing of the host but its name. Values and their units
+are those of docs/protocols.md, names and labels those of node_exporter 1.x.
 """
 
 from __future__ import annotations
@@ -83,8 +83,9 @@ class HostSamples(Protocol):
 
 
 class HostMetrics(Collector):
-    """Families of the four collectors of the host, each only while its last round succeeded: a scraper takes an
-    old number for a new one, and a gap for what it is.
+    """Families of the four collectors of the host, each only while its last round succeeded.
+
+    A scraper takes an old number for a new one, and a gap for what it is.
 
     Args:
         samples: the collectors.
@@ -108,7 +109,8 @@ class HostMetrics(Collector):
         stats = self._samples.stats()
         latest = {name: m.values for name, m in self._samples.get_latest().items() if stats[name].success}
         for name, families in (
-            ("cpu", cpu_families), ("memory", memory_families), ("disk", disk_families), ("network", network_families),
+            ("cpu", cpu_families), ("memory", memory_families), ("disk", disk_families),
+            ("network", network_families),
         ):
             if name in latest:
                 yield from families(latest[name])
@@ -119,15 +121,16 @@ class HostMetrics(Collector):
             (((name,), float(each.success)) for name, each in stats.items()),
         )
         yield _family(
-            "node_scrape_collector_duration_seconds", "Duration of the collector's last round.", ("collector",),
+            "node_scrape_collector_duration_seconds", "Duration of the collector's last round.",
+            ("collector",),
             (((name,), each.duration_s) for name, each in stats.items()),
         )
 
     def _names(self) -> Metric:
         host = self._uname()
         labels = {
-            "sysname": host.sysname, "release": host.release, "version": host.version, "machine": host.machine,
-            "nodename": host.nodename, "domainname": self._domain,
+            "sysname": host.sysname, "release": host.release, "version": host.version,
+            "machine": host.machine, "nodename": host.nodename, "domainname": self._domain,
         }
         return _family(
             "node_uname_info", "Name and kernel of the host, as uname(2) tells them.", tuple(labels),
@@ -161,7 +164,8 @@ def disk_families(values: Values) -> Iterator[Metric]:
     mounts = [((row["device"], row["fstype"], row["mountpoint"]), row) for row in values["disks"]]
     for name, about, read in _FILESYSTEM:
         yield _family(
-            name, about, ("device", "fstype", "mountpoint"), ((labels, float(read(row))) for labels, row in mounts)
+            name, about, ("device", "fstype", "mountpoint"),
+            ((labels, float(read(row))) for labels, row in mounts),
         )
     yield from _by_device(_DISK, values["devices"], "device")
 

@@ -33,8 +33,8 @@ from daemon.resources.monitor import ResourceMonitor
 from daemon.updater.manager import UpdateManager
 from daemon.web.api import Api
 from daemon.web.exposition import DaemonMetrics
-from daemon.web.host_families import HostMetrics
 from daemon.web.gate import Gate
+from daemon.web.host_families import HostMetrics
 from daemon.web.names import names_of_host
 from daemon.web.room import Room
 from daemon.web.scrape import Exposition

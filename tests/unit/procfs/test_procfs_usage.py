@@ -126,6 +126,8 @@ os.waitpid(child, 0); print(flush=True); time.sleep(100)
         after = meter.full(ended)
         assert after is not None and after.cpu_percent is not None and after.processes == 1
         assert after.cpu_percent * (ended - burnt) / 100 <= 0.05  # not the 0.2 s a second time
+        assert after.cpu_seconds >= busy.cpu_seconds >= 0.15  # the reaped ones' time stays
+        assert SessionMeter(leader, members).full(1.0).cpu_seconds == pytest.approx(after.cpu_seconds, abs=0.05)
 
 
 def test_a_pid_that_another_session_has_by_now_is_not_counted() -> None:

@@ -47,6 +47,7 @@ class MonitorCase(SynchronousTestCase):
         self.roster = FakeRoster([FakeAgent("a"), FakeAgent("b")])
         self.events, self.alerts = FakeEvents(), FakeAlerts()
         self.cpu, self.rss, self.processes = 10.0, 1000, 1
+        self.cpu_s = 0.0
         self.looks: list[tuple[float, float]] = []
         self.monitor = self.new()
         self.config = ResourcesConfig()
@@ -61,7 +62,7 @@ class MonitorCase(SynchronousTestCase):
             def full(self, now_s: float) -> Usage:
                 cpu, self.first = (None if self.first else case.cpu), False
                 return Usage(cpu_percent=cpu, rss_bytes=case.rss, vms_bytes=2, read_bytes=None, open_files=3,
-                             threads=4, processes=case.processes)
+                             threads=4, processes=case.processes, cpu_seconds=case.cpu_s)
 
         self.meters: list[tuple[int, float]] = []
 
@@ -109,6 +110,28 @@ def test_rounds_stand_at_beats_of_the_clock_and_leave_the_baseline_its_time(
 
 
 class Sampling(MonitorCase):
+    def test_cpu_time_is_counted_over_the_processes_of_an_agent_and_never_twice(self) -> None:
+        self.assertIsNone(self.monitor.cpu_seconds_total("a"))
+        self.assertIsNone(self.monitor.cpu_seconds_total("nobody"))
+        self.cpu_s = 100.0  # an adopted process brings its life
+        self.start()
+        self.wait(61)
+        self.assertEqual(self.monitor.cpu_seconds_total("a"), 100.0)
+        self.cpu_s = 101.5
+        self.wait(60)
+        self.assertEqual(self.monitor.cpu_seconds_total("a"), 101.5)
+        self.monitor.apply(ResourcesConfig(interval=30.0), ["a", "b"])  # another meter of the same process
+        self.cpu_s = 101.25  # and it knows a little less
+        self.wait(31)
+        self.assertEqual(self.monitor.cpu_seconds_total("a"), 101.5)
+        self.cpu_s = 0.5
+        self.roster.agents[0].runs(300, self.clock.seconds())
+        self.monitor.process_changed("a")
+        self.assertEqual(self.monitor.cpu_seconds_total("a"), 101.5)
+        self.wait(31)
+        self.assertEqual(self.monitor.cpu_seconds_total("a"), 102.0)
+        self.stop()
+
     def test_a_point_each_minute_with_both_sources(self) -> None:
         self.start()
         self.roster.agents[0].reported_cpu, self.roster.agents[0].reported_memory = 7.5, 2048

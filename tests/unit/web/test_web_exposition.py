@@ -10,10 +10,12 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from daemon import __version__
+from daemon.agents.operations import Verb
 from daemon.errors import CollectError
 from daemon.model.heartbeat import Heartbeat
+from daemon.model.usage import Usage
 from daemon.web.exposition import DaemonMetrics
-from daemon.web.scrape import Exposition
+from daemon.web.scrape import DEADLINE_S, LANE, Exposition
 from tests.fakes.control import FakeCollector, RigCase
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -80,6 +82,37 @@ class ExpositionTest(RigCase):
         self.lab.run(2)
         self.assertEqual(self.value("hostdaemon_agent_restarts_total", agent="web"), 1.0)
 
+    def test_agents_show_what_they_use_as_long_as_they_run(self) -> None:
+        life, now = self.lab.life, self.lab.clock.seconds
+        self.assertNotIn("hostdaemon_agent_cpu_seconds_total", self.sampled())
+        self.rig.used[life.agent("web").pid] = Usage(
+            cpu_percent=5.0, rss_bytes=4096, vms_bytes=8192, open_files=None, threads=3, cpu_seconds=1.5
+        )
+        self.lab.run(60 - now() % 60)
+        self.rig.resources.startService()
+        self.addCleanup(self.rig.resources.stopService)
+        self.lab.run(70, step=5)
+        self.client = self.rig.connect()
+        self.assertEqual(self.value("hostdaemon_agent_cpu_seconds_total", agent="web"), 1.5)
+        self.assertEqual(self.value("hostdaemon_agent_resident_memory_bytes", agent="web"), 4096)
+        self.assertEqual(self.value("hostdaemon_agent_virtual_memory_bytes", agent="web"), 8192)
+        self.assertEqual(self.value("hostdaemon_agent_threads", agent="web"), 3)
+        self.assertNotIn("hostdaemon_agent_open_fds", self.sampled())  # they may not be counted
+        stopped = self.rig.control.operate("web", Verb.STOP, graceful=False, peer="t")
+        self.lab.run(5)
+        self.successResultOf(stopped)
+        self.assertNotIn("hostdaemon_agent_resident_memory_bytes", self.sampled())
+        self.assertNotIn("hostdaemon_agent_start_time_seconds", self.sampled())
+        self.assertEqual(self.value("hostdaemon_agent_cpu_seconds_total", agent="web"), 1.5)  # a counter stays
+
+    def test_every_agent_has_its_type_and_one_health(self) -> None:
+        self.assertEqual(self.value("hostdaemon_agent_info", agent="web", type="custom", version=""), 1.0)
+        shown = {
+            (s.labels["agent"], s.labels["status"]) for s in self.families()["hostdaemon_agent_health"].samples
+            if s.value
+        }
+        self.assertEqual(shown, {("web", "healthy"), ("off", "dead")})
+
     def sampled(self) -> set[str]:
         return {s.name for family in self.families().values() for s in family.samples}
 
@@ -114,3 +147,14 @@ class ExpositionTest(RigCase):
         body, kind = exposition.encode("")
         self.assertIn(b"hostdaemon_more_total 5.0", body)
         self.assertIn("text/plain", kind)
+
+    def test_a_scrape_is_encoded_off_the_loop_and_refused_when_nobody_can(self) -> None:
+        calls = self.lab.life.threads.calls
+        before = calls.count(LANE)
+        self.assertEqual(self.client.get("/metrics").status, 200)
+        self.assertEqual(calls.count(LANE), before + 1)
+        self.lab.life.threads.hang(LANE)
+        self.client.request("GET", "/metrics")
+        self.lab.run(DEADLINE_S + 1)
+        (answer,) = self.client.answers("GET")
+        self.check_problem(answer, 503, None, "too many scrapes at once")
