@@ -187,7 +187,8 @@ def _make(loaded: LoadedConfig, options: Options) -> HostDaemon:
         in_json = False  # stderr is read by people, or by a journal that adds its own fields
     level = options["log-level"]
     sink = LogSink(
-        level or config.daemon.log_level.value, in_json, stream, pinned=bool(level)
+        level or config.daemon.log_level.value, in_json, stream, pinned=bool(level),
+        journal=os.environ.get("JOURNAL_STREAM", ""),
     )
 
     from daemon.app import HostDaemon

@@ -1,5 +1,7 @@
 """Where a program's log goes: one line per event, JSON or text, to stderr or a file.
 
+Text that goes to systemd's journal has priorities and no times: the journal stamps each line itself.
+
 Twisted's own chatter (ports that open and close) counts as debug. A line that cannot be written is
 counted, never raised: a full disk must not end the work. Whoever looks at stderr hears of it.
 """
@@ -27,6 +29,7 @@ TELL_EVERY_S = 60.0  # at most so often stderr hears that lines are lost
 MAX_TEXT = 4000  # characters of one field; a traceback is cut at its head, its end says more
 
 RANKS = {"debug": 0, "info": 1, "warn": 2, "error": 3}
+PRIORITIES = {"debug": b"<7>", "info": b"<6>", "warn": b"<4>", "error": b"<3>"}  # sd-daemon(3)
 # What Twisted's older events carry beside their fields.
 _DROPPED = frozenset(
     {"message", "time", "system", "format", "isError", "why", "failure", "timestamp", "level"}
@@ -96,6 +99,16 @@ def text_line(event: Mapping[str, Any]) -> bytes:
     return line.replace("\n", "\n    ").encode("utf-8", "replace") + b"\n"
 
 
+def journal_line(event: Mapping[str, Any]) -> bytes:
+    """The message with its priority (sd-daemon(3)); each line of it is an entry of its own to the journal."""
+    text = _message(event)
+    if traceback := _traceback(event):
+        text += f"\n{traceback.rstrip()}"
+    prefix = PRIORITIES[level_of(event)]
+    lines = text.encode("utf-8", "replace").split(b"\n")
+    return b"".join(prefix + line + b"\n" for line in lines)
+
+
 def open_log_stream(path: str, key: str) -> BinaryIO:
     """The file, appended to and made readable for its group; stderr when the path is empty.
 
@@ -142,6 +155,22 @@ def is_terminal(stream: LogStream) -> bool:
     return stream.isatty()
 
 
+def is_journal(stream: LogStream, journal: str) -> bool:
+    """Whether a stream is the one that systemd connected to its journal (systemd.exec(5)).
+
+    Args:
+        stream: what is written to.
+        journal: ``$JOURNAL_STREAM``, device and inode; it is inherited by those whose stderr is another.
+    """
+    if not journal:
+        return False
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return journal == f"{found.st_dev}:{found.st_ino}"
+
+
 @implementer(ILogObserver)
 class LogSink:
     """The log observer of a program; events come from any of its threads.
@@ -151,18 +180,22 @@ class LogSink:
         json: JSON lines rather than text.
         stream: where lines go; made by :func:`open_log_stream`, or one that rotates.
         pinned: the level was given on the command line, which wins over the configuration.
+        journal: ``$JOURNAL_STREAM``; text to the stream it names is written as the journal likes it.
 
     Attributes:
         lost_total: lines that could not be written.
     """
 
-    def __init__(self, level: str, json: bool, stream: LogStream, *, pinned: bool = False) -> None:
+    def __init__(
+        self, level: str, json: bool, stream: LogStream, *, pinned: bool = False, journal: str = ""
+    ) -> None:
         self.lost_total = 0
         self._untold = 0  # lines lost since the last one that was written
         self._torn = False  # the last line that was written has no end
         self._tell_at_s = 0.0  # monotonic; not before that stderr hears of lost lines again
         self._lock = threading.RLock()
         self._pinned = pinned
+        self._journal = journal
         self._stream = stream
         self.apply(level, json, stream)
 
@@ -181,7 +214,8 @@ class LogSink:
         with self._lock:
             old, self._stream = self._stream, stream
             self._least = RANKS[level]
-            self._line = json_line if json else text_line
+            text = journal_line if is_journal(stream, self._journal) else text_line
+            self._line = json_line if json else text
             if old is not stream:
                 old.close()
 

@@ -142,9 +142,10 @@ class DaemonConfig(Section, frozen=True, kw_only=True):
     ] = ""
     log_level: Annotated[LogLevel, Key(live=True, about="how much is logged")] = LogLevel.INFO
     log_file: Annotated[str, _path("empty: stderr")] = "/var/log/daemon/daemon.log"
-    log_format: Annotated[LogFormat, Key(about="auto: text on a terminal, JSON lines in a file")] = (
-        LogFormat.AUTO
-    )
+    log_format: Annotated[
+        LogFormat,
+        Key(about="auto: text on stderr, JSON lines in a file; text to the journal has priorities and no times"),
+    ] = LogFormat.AUTO
     pid_file: Annotated[str, _path("information only; empty: none")] = "/var/run/daemon.pid"
     work_dir: Annotated[str, _path("state, logs and sockets")] = "/var/lib/daemon"
     socket_path: Annotated[str, _path("heartbeat socket; default work_dir/run/heartbeat.sock")] = ""

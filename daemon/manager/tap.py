@@ -5,6 +5,7 @@ The configuration is read before anything heavy is imported: ``--check`` answers
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -102,7 +103,10 @@ def _make(loaded: LoadedConfig, options: Options) -> HostManager:
     in_json = config.log_format is LogFormat.JSON or (
         config.log_format is LogFormat.AUTO and bool(config.log_file) and not is_terminal(stream)
     )
-    service = HostManager(loaded, reactor, LogSink(config.log_level.value, in_json, stream), lock)
+    sink = LogSink(
+        config.log_level.value, in_json, stream, journal=os.environ.get("JOURNAL_STREAM", "")
+    )
+    service = HostManager(loaded, reactor, sink, lock)
     reactor.callWhenRunning(service.take_signals)
     return service
 

@@ -20,6 +20,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.logger import LogLevel
 
 from daemon import errors
 from daemon.agentkit import views as agent_views
@@ -27,6 +28,7 @@ from daemon.agents.decide import Observed, Spec, decide
 from daemon.agents.metadata import AgentMetadata
 from daemon.agents.restart import RestartPolicy, base_delay
 from daemon.agents.states import TRANSITIONS
+from daemon.aio.logsink import json_line
 from daemon.collectors.base import CollectorServices
 from daemon.collectors.factory import build_collectors
 from daemon.collectors.runner import CollectorStats
@@ -392,6 +394,15 @@ def test_every_metric_is_in_the_table() -> None:
     assert {code_words(row[0])[0] for row in rows(PROTOCOLS, "metric")} == found
 
 
+def test_a_line_of_the_log_is_as_documented() -> None:
+    (example,) = tagged("log")
+    line = json_line({
+        "log_time": 1795168800.0, "log_level": LogLevel.warn, "log_namespace": "x", "agent_id": "web",
+        "log_format": "agent {agent_id}: it exited with 3; next try in 10 s", "error_code": "D3001",
+    })
+    assert json.loads(line) == example.json and list(json.loads(line)) == list(example.json)
+
+
 def test_every_metric_of_the_host_is_in_its_table_with_its_labels() -> None:
     (example,) = [e for e in http_examples() if e.tags[-1] == "metrics"]
     samples = {n: Metrics(name=n, timestamp=0.0, values=m["values"]) for n, m in example.json.items()}
@@ -426,7 +437,8 @@ def test_the_update_shown_has_the_keys_of_a_real_one_and_states_are_listed() -> 
 def test_no_json_in_the_documents_goes_unchecked() -> None:
     checked = {
         "heartbeat-bare", "heartbeat-streamed", "heartbeat-malformed", "heartbeat-invalid", "heartbeat-posted",
-        "heartbeat-answer", "rpc", "rpc-broken", "rpc-notification", "agentkit", "update", "GET", "POST", *VIEWS,
+        "heartbeat-answer", "rpc", "rpc-broken", "rpc-notification", "agentkit", "update", "log", "GET",
+        "POST", *VIEWS,
     }
     for example in (e for text in (README, PROTOCOLS, ARCHITECTURE, ERRORS, TESTING) for e in examples(text)):
         if example.language == "json":

@@ -12,7 +12,7 @@ import pytest
 from twisted.logger import LogLevel
 from twisted.python.failure import Failure
 
-from daemon.aio.logsink import LogSink, json_line, level_of, open_log_stream, text_line
+from daemon.aio.logsink import LogSink, journal_line, json_line, level_of, open_log_stream, text_line
 from daemon.errors import StorageError
 
 
@@ -49,6 +49,39 @@ def test_a_failure_carries_its_traceback_in_one_field() -> None:
 
 def test_a_text_line() -> None:
     assert text_line(event(agent_id="a")) == b"1970-01-01T00:00:00.000Z info  agent a\n"
+
+
+@pytest.mark.parametrize(
+    ("level", "priority"),
+    [(LogLevel.debug, b"<7>"), (LogLevel.info, b"<6>"), (LogLevel.warn, b"<4>"), (LogLevel.error, b"<3>"),
+     (LogLevel.critical, b"<3>")],
+)
+def test_a_line_for_the_journal_has_a_priority_and_no_time(level: LogLevel, priority: bytes) -> None:
+    assert journal_line(event(level, agent_id="a")) == priority + b"agent a\n"
+
+
+def test_each_line_for_the_journal_is_an_entry_and_has_the_priority() -> None:
+    try:
+        raise ValueError("inside")
+    except ValueError:
+        lines = journal_line(event(LogLevel.critical, "it broke\nbadly", log_failure=Failure())).splitlines()
+    assert lines[:2] == [b"<3>it broke", b"<3>badly"] and lines[-1] == b"<3>builtins.ValueError: inside"
+    assert all(line.startswith(b"<3>") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("named", "json_lines", "expected"),
+    [("itself", False, b"<6>agent a\n"), ("another", False, b"1970-"), ("", False, b"1970-"), ("x", False, b"1970-"),
+     ("itself", True, b'{"timestamp"')],
+)
+def test_the_journal_is_known_by_device_and_inode(
+    tmp_path: Path, named: str, json_lines: bool, expected: bytes
+) -> None:
+    with open(tmp_path / "stderr", "wb", buffering=0) as stream:
+        found = os.fstat(stream.fileno())
+        names = {"itself": f"{found.st_dev}:{found.st_ino}", "another": f"{found.st_dev}:{found.st_ino + 1}"}
+        LogSink("info", json_lines, stream, journal=names.get(named, named))(event(agent_id="a"))
+    assert (tmp_path / "stderr").read_bytes().startswith(expected)
 
 
 def test_levels() -> None:
