@@ -144,7 +144,7 @@ class DaemonConfig(Section, frozen=True, kw_only=True):
     log_file: Annotated[str, _path("empty: stderr")] = "/var/log/daemon/daemon.log"
     log_format: Annotated[
         LogFormat,
-        Key(about="auto: text on stderr, JSON lines in a file; text to the journal has priorities and no times"),
+        Key(about="auto: text on stderr, JSON lines in a file; to the journal priorities and no times"),
     ] = LogFormat.AUTO
     pid_file: Annotated[str, _path("information only; empty: none")] = "/var/run/daemon.pid"
     work_dir: Annotated[str, _path("state, logs and sockets")] = "/var/lib/daemon"

@@ -24,7 +24,7 @@ from daemon.web.bodies import alert_body
 from daemon.web.logs import TEXT, log_text, serve_log
 from daemon.web.points import serve_points
 from daemon.web.request import BoundedRequest, header_text
-from daemon.web.scrape import Exposition
+from daemon.web.scrape import Exposition, serve_metrics
 from daemon.web.sse import EVENTS_TYPE, event_body, serve_events
 from daemon.web.updates import read_update, update_body
 
@@ -52,12 +52,12 @@ class Api:
     """All routes on one Klein application.
 
     Args:
-        clock: for keep-alives of event streams.
+        clock: for keep-alives of event streams, and turns between pieces of long answers.
         control: the daemon.
         heartbeats: takes ``POST /heartbeat``.
         exposition: ``/metrics``.
         host: ``/metrics/host``.
-        threads: read large bodies, write long ones.
+        threads: read large bodies.
     """
 
     app = Klein()
@@ -124,17 +124,14 @@ class Api:
     @app.route("/metrics", methods=["GET"])
     async def metrics(self, request: BoundedRequest) -> bytes:
         """The daemon for Prometheus."""
-        return await self._scraped(request, self._exposition)
+        await serve_metrics(self._clock, request, self._exposition)
+        return b""
 
     @app.route("/metrics/host", methods=["GET"])
     async def node_metrics(self, request: BoundedRequest) -> bytes:
         """The host for Prometheus, under node_exporter's names."""
-        return await self._scraped(request, self._host)
-
-    async def _scraped(self, request: BoundedRequest, exposition: Exposition) -> bytes:
-        body, content_type = await exposition.encode_on(self._threads, header_text(request, b"accept"))
-        request.setHeader(b"content-type", content_type.encode())
-        return body
+        await serve_metrics(self._clock, request, self._host)
+        return b""
 
     @app.route("/v1/agents", methods=["GET"])
     def agents(self, request: BoundedRequest) -> bytes:

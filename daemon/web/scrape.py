@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, cast
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
+from twisted.internet.defer import CancelledError
 
-from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
-from daemon.errors import RequestError, RequestFault
+from daemon.aio.reactor import Clock
+from daemon.aio.sleep import sleep
+from daemon.web.pace import Pace
+from daemon.web.request import BoundedRequest, header_text
 
-LANE = "scrape"
-DEADLINE_S = 10.0  # Prometheus has left by then
+PIECE_BYTES = 16 * 1024  # written in one go: 3 ms of text, 6 ms of OpenMetrics; a family is not cut
+_EOF = b"# EOF\n"
 
 
 class Exposition:
@@ -33,32 +36,55 @@ class Exposition:
 
     def encode(self, accept: str) -> tuple[bytes, str]:
         """The body and its content type."""
-        return _encode(_Collected(tuple(self._registry.collect())), accept)
+        pieces, content_type = self.pieces(accept)
+        return b"".join(pieces), content_type
 
-    async def encode_on(self, threads: Threads, accept: str) -> tuple[bytes, str]:
-        """The same, with the text made on a thread: with a hundred agents OpenMetrics takes 50 ms.
+    def pieces(self, accept: str) -> tuple[Iterator[bytes], str]:
+        """The body in pieces, each made when it is asked for, and its content type."""
+        encoder, content_type = choose_encoder(accept)
 
-        Raises:
-            RequestError: BUSY, the thread has other scrapes in hand.
-        """
-        collected = _Collected(tuple(self._registry.collect()))
-        try:
-            return await threads.run(LANE, DEADLINE_S, _encode, collected, accept)
-        except (LaneBusy, LaneTimeout) as error:
-            raise RequestError(RequestFault.BUSY, "too many scrapes at once", retry_after_s=5) from error
+        def made() -> Iterator[bytes]:
+            waiting = end = b""
+            for family in self._registry.collect():
+                text = encoder(cast(Any, _One(family)))
+                end = _EOF if text.endswith(_EOF) else b""
+                waiting += text.removesuffix(_EOF)
+                if len(waiting) >= PIECE_BYTES:
+                    yield waiting
+                    waiting = b""
+            yield waiting + end
+
+        return made(), content_type
 
 
-class _Collected:
-    """Families as they were at one moment, in a registry's place."""
+class _One:
+    """One family in a registry's place."""
 
-    def __init__(self, families: Sequence[Metric]) -> None:
-        self._families = families
+    def __init__(self, family: Metric) -> None:
+        self._family = family
 
     def collect(self) -> Iterator[Metric]:
         """See CollectorRegistry."""
-        return iter(self._families)
+        yield self._family
 
 
-def _encode(collected: _Collected, accept: str) -> tuple[bytes, str]:
-    encoder, content_type = choose_encoder(accept)
-    return encoder(cast(Any, collected)), content_type
+async def serve_metrics(clock: Clock, request: BoundedRequest, exposition: Exposition) -> None:
+    """Writes the body, a piece a turn: with a hundred agents all of it takes 25 ms, 50 ms in OpenMetrics."""
+    pieces, content_type = exposition.pieces(header_text(request, b"accept"))
+    request.setHeader(b"content-type", content_type.encode())
+    if request.method == b"HEAD":
+        return
+    pace = Pace()
+    request.registerProducer(pace, True)
+    try:
+        for piece in pieces:
+            request.write(piece)
+            await sleep(clock, 0)  # others have their turn
+            await pace.ready()
+            if pace.stopped:
+                return
+    except CancelledError:
+        return  # the client has gone
+    finally:
+        if request.channel is not None:
+            request.unregisterProducer()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -15,7 +15,7 @@ from daemon.errors import CollectError
 from daemon.model.heartbeat import Heartbeat
 from daemon.model.usage import Usage
 from daemon.web.exposition import DaemonMetrics
-from daemon.web.scrape import DEADLINE_S, LANE, Exposition
+from daemon.web.scrape import PIECE_BYTES, Exposition
 from tests.fakes.control import FakeCollector, RigCase
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -148,13 +148,33 @@ class ExpositionTest(RigCase):
         self.assertIn(b"hostdaemon_more_total 5.0", body)
         self.assertIn("text/plain", kind)
 
-    def test_a_scrape_is_encoded_off_the_loop_and_refused_when_nobody_can(self) -> None:
-        calls = self.lab.life.threads.calls
-        before = calls.count(LANE)
+    def test_a_body_is_the_same_in_pieces_and_comes_over_several_turns(self) -> None:
+        def extra() -> Iterator[Metric]:
+            for n in range(9):
+                family = GaugeMetricFamily(f"hostdaemon_family_{n}", "Of a size.", labels=("n",))
+                for each in range(500):
+                    family.add_metric((str(each),), 1.0)
+                yield family
+
+        for accept, end in (("", b"\n"), (OPENMETRICS, b"# EOF\n")):
+            exposition = Exposition(DaemonMetrics(self.rig.control, self.lab.clock.seconds, extra), process=False)
+            whole, kind = exposition.encode(accept)
+            pieces, same_kind = exposition.pieces(accept)
+            found = list(pieces)
+            self.assertEqual((b"".join(found), kind), (whole, same_kind))
+            self.assertTrue(whole.endswith(end) and whole.count(b"# EOF") == (end == b"# EOF\n"))
+            self.assertGreater(len(found), 5)
+            self.assertLess(max(map(len, found)), 2 * PIECE_BYTES + 20_000)
+
+    def test_head_has_the_type_and_no_body(self) -> None:
+        for path in ("/metrics", "/metrics/host"):
+            answer = self.client.ask("HEAD", path)
+            self.assertEqual((answer.status, answer.body), (200, b""))
+            self.assertTrue(answer.type.startswith("text/plain; version=0.0.4"))
+
+    def test_a_scraper_that_leaves_in_the_middle_costs_nothing(self) -> None:
+        client = self.rig.connect(transport=None)
+        client.channel.dataReceived(b"GET /metrics HTTP/1.1\r\nHost: localhost:8084\r\n\r\n")
+        client.leave()
+        self.lab.settle()
         self.assertEqual(self.client.get("/metrics").status, 200)
-        self.assertEqual(calls.count(LANE), before + 1)
-        self.lab.life.threads.hang(LANE)
-        self.client.request("GET", "/metrics")
-        self.lab.run(DEADLINE_S + 1)
-        (answer,) = self.client.answers("GET")
-        self.check_problem(answer, 503, None, "too many scrapes at once")
