@@ -42,7 +42,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["daemon*"]), "twisted.plugins"],
     package_dir={"": "."},
-    package_data={"daemon": ["py.typed"]},
+    package_data={"daemon": ["py.typed"], "daemon.web": ["static/*"]},
     install_requires=RUNTIME,
     extras_require={"test": TEST, "dev": TEST + LINT},
     entry_points={"console_scripts": ["hostagent=daemon.agentkit.tap:main"]},

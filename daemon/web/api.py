@@ -22,6 +22,7 @@ from daemon.web.answers import JSON, answer_errors, write_health, write_json
 from daemon.web.arguments import argument, flag, has, number, seconds
 from daemon.web.bodies import alert_body
 from daemon.web.logs import TEXT, log_text, serve_log
+from daemon.web.page import INDEX_FILE, serve_file, wants_html
 from daemon.web.points import serve_points
 from daemon.web.request import BoundedRequest, header_text
 from daemon.web.scrape import Exposition, serve_metrics
@@ -57,7 +58,7 @@ class Api:
         heartbeats: takes ``POST /heartbeat``.
         exposition: ``/metrics``.
         host: ``/metrics/host``.
-        threads: read large bodies.
+        threads: read large bodies and the dashboard's files.
     """
 
     app = Klein()
@@ -101,9 +102,17 @@ class Api:
     # ------------------------------------------------------------------- views
 
     @app.route("/", methods=["GET"])
-    def index(self, request: BoundedRequest) -> bytes:
-        """Where to look."""
+    async def index(self, request: BoundedRequest) -> bytes:
+        """Where to look; the dashboard for a browser."""
+        request.setHeader(b"vary", b"accept")
+        if wants_html(header_text(request, b"accept")):
+            return await serve_file(request, self._threads, INDEX_FILE)
         return write_json(request, INDEX)
+
+    @app.route("/static/<name>", methods=["GET"])
+    async def static(self, request: BoundedRequest, name: str) -> bytes:
+        """A file of the dashboard."""
+        return await serve_file(request, self._threads, name)
 
     @app.route("/v1/node", methods=["GET"])
     def node(self, request: BoundedRequest) -> bytes:

@@ -232,7 +232,7 @@ def registered_routes() -> set[str]:
         methods = sorted((rule.methods or {"POST"}) - {"HEAD", "OPTIONS"})
         for verb in ("start", "stop", "restart"):
             path = rule.rule.replace("<any(start,stop,restart):verb>", verb).replace("<agent_id>", "{id}")
-            path = path.replace("<update_id>", "{id}").replace("<component>", "{component}")
+            path = path.replace("<name>", "{name}").replace("<update_id>", "{id}").replace("<component>", "{component}")
             assert "<" not in path, f"{path}: teach this test about it"
             found |= {f"{method} {path}" for method in methods}
     return found
