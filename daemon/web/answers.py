@@ -24,6 +24,21 @@ encode = msgspec.json.Encoder(enc_hook=str).encode
 log = Logger()
 
 
+class CheckBody(msgspec.Struct, frozen=True, kw_only=True):
+    """One check of health."""
+
+    name: str
+    ok: bool
+    error: str | None
+
+
+class HealthBody(msgspec.Struct, frozen=True, kw_only=True):
+    """How the daemon is: the checks that fail, or all where they are asked for."""
+
+    status: str
+    checks: tuple[CheckBody, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
 def write_json(request: BoundedRequest, body: object) -> bytes:
     """Sets the type of a JSON answer, returns its body."""
     request.setHeader(b"content-type", JSON)
@@ -51,10 +66,9 @@ def write_health(request: BoundedRequest, checks: Iterable[tuple[str, str]]) -> 
     if failing:
         request.setResponseCode(503)
     shown = found if has(request, "verbose") else failing
-    body: dict[str, Any] = {"status": "unavailable" if failing else "ok"}
-    if shown:
-        body["checks"] = [{"name": name, "ok": not error, "error": error or None} for name, error in shown]
-    return write_json(request, body)
+    bodies = tuple(CheckBody(name=name, ok=not error, error=error or None) for name, error in shown)
+    status = "unavailable" if failing else "ok"
+    return write_json(request, HealthBody(status=status, checks=bodies or msgspec.UNSET))
 
 
 def answer_errors(app: Klein, *, program: str, no_route: str) -> None:

@@ -20,14 +20,29 @@ from daemon.model.event import Event
 from daemon.model.moment import rfc3339
 from daemon.web.answers import JSON, answer_errors, write_health, write_json
 from daemon.web.arguments import argument, flag, has, number, seconds
-from daemon.web.bodies import alert_body
+from daemon.web.bodies import (
+    AcceptedBody,
+    AgentsBody,
+    AlertsBody,
+    ChangeBody,
+    EventsBody,
+    OperatedBody,
+    ReloadBody,
+    ResultBody,
+    ResultsBody,
+    SampleBody,
+    UpdatesBody,
+    alert_body,
+    event_body,
+    update_body,
+)
 from daemon.web.logs import TEXT, log_text, serve_log
 from daemon.web.page import INDEX_FILE, serve_file, wants_html
 from daemon.web.points import serve_points
 from daemon.web.request import BoundedRequest, header_text
 from daemon.web.scrape import Exposition, serve_metrics
-from daemon.web.sse import EVENTS_TYPE, event_body, serve_events
-from daemon.web.updates import read_update, update_body
+from daemon.web.sse import EVENTS_TYPE, serve_events
+from daemon.web.updates import read_update
 
 HEARTBEAT_BODY_MAX = 16 * 1024
 BODY_LANE = "update-request"
@@ -125,7 +140,7 @@ class Api:
         return write_json(
             request,
             {
-                name: {"name": m.name, "timestamp": rfc3339(m.timestamp), "values": m.values}
+                name: SampleBody(name=m.name, timestamp=rfc3339(m.timestamp), values=m.values)
                 for name, m in self._control.metrics().items()
             },
         )
@@ -145,7 +160,7 @@ class Api:
     @app.route("/v1/agents", methods=["GET"])
     def agents(self, request: BoundedRequest) -> bytes:
         """Every agent, or those of one ``type``."""
-        return write_json(request, {"agents": self._control.list_agents(argument(request, "type"))})
+        return write_json(request, AgentsBody(agents=self._control.list_agents(argument(request, "type"))))
 
     @app.route("/v1/agents/<agent_id>", methods=["GET"])
     def agent(self, request: BoundedRequest, agent_id: str) -> bytes:
@@ -188,7 +203,9 @@ class Api:
     @app.route("/v1/alerts", methods=["GET"])
     def alerts(self, request: BoundedRequest) -> bytes:
         """Alerts that stand, then those that were cleared lately."""
-        return write_json(request, {"alerts": [alert_body(a) for a in self._control.records.alerts()]})
+        return write_json(
+            request, AlertsBody(alerts=tuple(alert_body(a) for a in self._control.records.alerts()))
+        )
 
     @app.route("/v1/config", methods=["GET"])
     def config(self, request: BoundedRequest) -> bytes:
@@ -201,16 +218,19 @@ class Api:
         self._refuse_when_stopping()
         dry_run = flag(request, "dry_run", False)
         result = await self._control.config.reload(dry_run=dry_run, reason="api", peer=request.peer)
-        return write_json(request, {
-            "applied": result.applied, "changes": plan(result.changes), "warnings": list(result.warnings),
-        })
+        return write_json(request, ReloadBody(
+            applied=result.applied, changes=msgspec.convert(plan(result.changes), tuple[ChangeBody, ...]),
+            warnings=tuple(result.warnings),
+        ))
 
     # ----------------------------------------------------------------- updates
 
     @app.route("/v1/updates", methods=["GET"])
     def updates(self, request: BoundedRequest) -> bytes:
         """Every update that is remembered, the newest first."""
-        return write_json(request, {"updates": [update_body(u) for u in self._control.updates.list()]})
+        return write_json(
+            request, UpdatesBody(updates=tuple(update_body(u) for u in self._control.updates.list()))
+        )
 
     @app.route("/v1/updates", methods=["POST"])
     async def update(self, request: BoundedRequest) -> bytes:
@@ -222,7 +242,7 @@ class Api:
             raise RequestError(RequestFault.BUSY, "too many requests at once", retry_after_s=5) from error
         update_id = await self._control.updates.submit(asked, peer=request.peer)
         request.setResponseCode(202)
-        return write_json(request, {"id": update_id})
+        return write_json(request, AcceptedBody(id=update_id))
 
     @app.route("/v1/updates/<update_id>", methods=["GET"])
     def one_update(self, request: BoundedRequest, update_id: str) -> bytes:
@@ -242,7 +262,7 @@ class Api:
         self._refuse_when_stopping()
         update_id = await self._control.updates.roll_back(component, peer=request.peer)
         request.setResponseCode(202)
-        return write_json(request, {"id": update_id})
+        return write_json(request, AcceptedBody(id=update_id))
 
     # -------------------------------------------------------------- operations
 
@@ -253,11 +273,9 @@ class Api:
         work = self._control.operate_all(
             parse_verb(verb), graceful=flag(request, "graceful", True), peer=request.peer
         )
-        return work.addCallback(lambda results: write_json(request, {
-            "results": {
-                name: {"success": r.success, "error": r.error} for name, r in results.items()
-            }
-        }))
+        return work.addCallback(lambda results: write_json(request, ResultsBody(
+            results={name: ResultBody(success=r.success, error=r.error) for name, r in results.items()}
+        )))
 
     @app.route("/v1/agents/<agent_id>/<any(start,stop,restart):verb>", methods=["POST"])
     def operate(self, request: BoundedRequest, agent_id: str, verb: str) -> Deferred[bytes]:
@@ -269,13 +287,13 @@ class Api:
         return work.addCallback(lambda done: self._operated(request, done, wanted))
 
     def _operated(self, request: BoundedRequest, done: Operated, verb: Verb) -> bytes:
-        body = msgspec.to_builtins(done.view)
         if done.in_progress:
             request.setResponseCode(202)
-            body["message"] = f"{verb.value} goes on; look again"
-        if done.warnings:
-            body["warnings"] = list(done.warnings)
-        return write_json(request, body)
+        return write_json(request, OperatedBody(
+            **msgspec.structs.asdict(done.view),
+            message=f"{verb.value} goes on; look again" if done.in_progress else msgspec.UNSET,
+            warnings=tuple(done.warnings) or msgspec.UNSET,
+        ))
 
     def _refuse_when_stopping(self) -> None:
         if self._stopping:
@@ -298,7 +316,7 @@ class Api:
                 found = self._control.bus.latest(limit)
             else:
                 found = (await self._control.bus.read_after(last_id, limit)).events
-            return write_json(request, {"events": [event_body(event) for event in found]})
+            return write_json(request, EventsBody(events=tuple(event_body(event) for event in found)))
         self._refuse_when_stopping()
         self._refuse_a_crowd()
         stream = EventStream(self._control.bus, last_id)

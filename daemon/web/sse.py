@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 from twisted.internet.defer import CancelledError
 
@@ -12,7 +10,7 @@ from daemon.aio.reactor import Clock
 from daemon.errors import StorageError
 from daemon.events.stream import EventStream, Gap, StreamClosed
 from daemon.model.event import Event
-from daemon.model.moment import rfc3339
+from daemon.web.bodies import event_body
 from daemon.web.pace import Pace
 from daemon.web.request import BoundedRequest
 
@@ -20,14 +18,6 @@ EVENTS_TYPE = b"text/event-stream; charset=utf-8"
 KEEP_ALIVE_S = 15.0  # a comment, so that proxies and clients see that the stream lives
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode
-
-
-def event_body(event: Event) -> dict[str, Any]:
-    """An event as JSON: all keys, times as RFC 3339."""
-    return {
-        "id": event.id, "at": rfc3339(event.at), "type": event.type, "severity": event.severity.value,
-        "agent_id": event.agent_id or None, "message": event.message, "data": event.data,
-    }
 
 
 def frame(item: Event | Gap) -> bytes:

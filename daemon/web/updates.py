@@ -1,14 +1,11 @@
-"""Updates over HTTP: what a request must look like, and an update as the wire shows it."""
+"""Updates over HTTP: what a request must look like."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
 from daemon.errors import RequestError, RequestFault
-from daemon.model.moment import rfc3339_or_none
-from daemon.model.update import UpdateRequest, UpdateView
+from daemon.model.update import UpdateRequest
 
 ROUTE = b"/v1/updates"
 TEXT_BYTES = 64 * 1024  # of a request beside its update_data
@@ -51,15 +48,3 @@ def read_update(data: bytes) -> UpdateRequest:
         component=body.component, version=body.version, hash=body.hash, signature=body.signature,
         download_url=body.download_url, update_data=body.update_data,
     )
-
-
-def update_body(view: UpdateView) -> dict[str, Any]:
-    """One update."""
-    return {
-        "id": view.id, "component": view.component, "version": view.version, "state": view.state.value,
-        "step": view.step.value, "progress": round(view.progress, 3),
-        "started_at": rfc3339_or_none(view.started_at), "finished_at": rfc3339_or_none(view.finished_at),
-        "success": view.success, "old_version": view.old_version or None,
-        "new_version": view.new_version or None, "error": view.error or None, "code": view.code or None,
-        "rolled_back": view.rolled_back, "evidence": view.evidence,
-    }

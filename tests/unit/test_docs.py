@@ -50,10 +50,10 @@ from daemon.model.moment import rfc3339
 from daemon.model.update import UpdateState, UpdateStep, UpdateView
 from daemon.tap import read_tap_cfg
 from daemon.web.api import Api
+from daemon.web.bodies import update_body
 from daemon.web.host_families import HostMetrics
 from daemon.web.problems import FAULT_STATUS, Problem
 from daemon.web.sse import EVENTS_TYPE, frame
-from daemon.web.updates import update_body
 from tests.fakes.commands import FakeCommandRunner
 from tests.fakes.control import Answer, RigCase
 from tests.fakes.directory import FakeDirectory, FakeEvents, FakePeer, FakeTarget
@@ -430,7 +430,7 @@ def test_the_page_of_hostagent_has_the_keys_documented() -> None:
 def test_the_update_shown_has_the_keys_of_a_real_one_and_states_are_listed() -> None:
     (example,) = tagged("update")
     view = UpdateView(id="x", component="web", version="1", state=UpdateState.FAILED, step=UpdateStep.DONE)
-    assert set(example.json) == set(update_body(view))
+    assert set(example.json) == set(update_body(view).__struct_fields__)
     assert {word for row in rows(PROTOCOLS, "`state`") for word in code_words(row[0])} == {s.value for s in UpdateState}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from daemon.model.agent import HealthStatus
 from daemon.model.health import HealthVerdict
 from daemon.model.usage import Usage, UsagePoint
@@ -51,7 +53,7 @@ class RecordsRoutes(RigCase):
             written = list(pieces('a"b', points))
             self.assertLessEqual(max(map(len, written)), 400 * PIECE)
             body = json.loads(b"".join(written))
-            self.assertEqual(body, {"agent_id": 'a"b', "data_points": [point_body(p) for p in points]})
+            self.assertEqual(body, {"agent_id": 'a"b', "data_points": [msgspec.to_builtins(point_body(p)) for p in points]})
 
     def test_the_end_of_a_log(self) -> None:
         self.write_log(b"".join(b"line %d\n" % n for n in range(300)) + b"\xff not text")

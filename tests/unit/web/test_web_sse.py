@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from daemon.events.stream import Gap
 from daemon.model.event import Event, Severity
-from daemon.web.sse import event_body, frame
+from daemon.web.bodies import event_body
+from daemon.web.sse import frame
 
 EVENT = Event(
     id="5-7", at=1_700_000_000.25, type="agent.exited", severity=Severity.WARN, agent_id="web",
@@ -22,11 +24,11 @@ def test_an_event_is_one_frame_with_id_type_and_one_data_line() -> None:
     assert lines[1] == "event: agent.exited"
     assert lines[2].startswith("data: ")
     assert lines[3:] == ["", ""]
-    assert json.loads(lines[2].removeprefix("data: ")) == event_body(EVENT)
+    assert json.loads(lines[2].removeprefix("data: ")) == msgspec.to_builtins(event_body(EVENT))
 
 
 def test_a_body_has_all_keys_even_where_the_event_says_nothing() -> None:
-    assert event_body(Event(id="1-1", at=0.0, type="x")) == {
+    assert msgspec.to_builtins(event_body(Event(id="1-1", at=0.0, type="x"))) == {
         "id": "1-1", "at": "1970-01-01T00:00:00.000Z", "type": "x", "severity": "info", "agent_id": None,
         "message": "", "data": {},
     }
