@@ -33,7 +33,9 @@ RETRY_STOPPING_S = 5  # about what a restart of the daemon takes
 Record = Callable[[HeartbeatTarget, Heartbeat], Awaitable[None] | None]
 
 
-class _Body(msgspec.Struct):
+class HeartbeatBody(msgspec.Struct):
+    """The JSON of every answer."""
+
     success: bool
     message: str
     timestamp: str
@@ -62,7 +64,7 @@ class HeartbeatAnswer:
 
     def body(self) -> bytes:
         """The JSON of the answer."""
-        return _encoder.encode(_Body(self.success, self.message, self.timestamp))
+        return _encoder.encode(HeartbeatBody(self.success, self.message, self.timestamp))
 
 
 class _Waiting(NamedTuple):

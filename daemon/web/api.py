@@ -36,8 +36,9 @@ from daemon.web.bodies import (
     event_body,
     update_body,
 )
+from daemon.web.limits import EVENTS_LIMIT, EVENTS_LIMIT_MAX
 from daemon.web.logs import TEXT, log_text, serve_log
-from daemon.web.page import INDEX_FILE, serve_file, wants_html
+from daemon.web.page import INDEX_FILE, asked_for, serve_file, wants_html
 from daemon.web.points import serve_points
 from daemon.web.request import BoundedRequest, header_text
 from daemon.web.scrape import Exposition, serve_metrics
@@ -47,9 +48,7 @@ from daemon.web.updates import read_update
 HEARTBEAT_BODY_MAX = 16 * 1024
 BODY_LANE = "update-request"
 BODY_DEADLINE_S = 30.0
-EVENTS_LIMIT = 100
 STREAMS_MAX = 64  # each may read the whole journal
-EVENTS_LIMIT_MAX = 1000
 INDEX = {
     "health": ["/livez", "/readyz"],
     "node": "/v1/node",
@@ -61,7 +60,15 @@ INDEX = {
     "updates": "/v1/updates",
     "heartbeats": "/heartbeat/stats",
     "prometheus": ["/metrics", "/metrics/host"],
+    "description of this API": "/openapi.json",
 }
+
+
+def _describe() -> bytes:
+    """Makes the description; blocks for some milliseconds, the first time for its imports too."""
+    from daemon.web.openapi import document  # most daemons are never asked for it
+
+    return document()
 
 
 class Api:
@@ -128,6 +135,13 @@ class Api:
     async def static(self, request: BoundedRequest, name: str) -> bytes:
         """A file of the dashboard."""
         return await serve_file(request, self._threads, name)
+
+    @app.route("/openapi.json", methods=["GET"])
+    async def openapi(self, request: BoundedRequest) -> bytes:
+        """What every route takes and answers (OpenAPI 3.1)."""
+        body = await asked_for(self._threads, _describe)
+        request.setHeader(b"content-type", JSON)
+        return body
 
     @app.route("/v1/node", methods=["GET"])
     def node(self, request: BoundedRequest) -> bytes:

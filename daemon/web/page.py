@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec
 
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.errors import RequestError, RequestFault
@@ -26,6 +28,7 @@ POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     b"frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
+P = ParamSpec("P")
 _NAME = re.compile(r"(?=.{1,64}$)[A-Za-z0-9]+(?:\.[A-Za-z0-9]+)+")  # one folder, so no name leads out of it
 
 
@@ -53,6 +56,20 @@ def read_file(name: str) -> bytes:
         raise RequestError(RequestFault.UNKNOWN, f"the page has no file {name!r}") from None
 
 
+async def asked_for(threads: Threads, make: Callable[P, bytes], *args: P.args, **kwargs: P.kwargs) -> bytes:
+    """What is made in the page's lane.
+
+    Raises:
+        RequestError: BUSY, when the disk does not answer; and what ``make`` raises.
+    """
+    try:
+        return await threads.run(LANE, DEADLINE_S, make, *args, **kwargs)
+    except (LaneBusy, LaneTimeout) as error:
+        raise RequestError(
+            RequestFault.BUSY, "the disk with the daemon's own files does not answer", retry_after_s=5
+        ) from error
+
+
 async def serve_file(request: BoundedRequest, threads: Threads, name: str) -> bytes:
     """Answers with a file of the page.
 
@@ -62,12 +79,7 @@ async def serve_file(request: BoundedRequest, threads: Threads, name: str) -> by
     Raises:
         RequestError: UNKNOWN, or BUSY when the disk does not answer.
     """
-    try:
-        body = await threads.run(LANE, DEADLINE_S, read_file, name)
-    except (LaneBusy, LaneTimeout) as error:
-        raise RequestError(
-            RequestFault.BUSY, "the disk with the page's files does not answer", retry_after_s=5
-        ) from error
+    body = await asked_for(threads, read_file, name)
     for header, value in (
         (b"content-type", TYPES[Path(name).suffix]), (b"content-security-policy", POLICY),
         (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"),
