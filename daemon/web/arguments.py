@@ -15,6 +15,12 @@ def has(request: BoundedRequest, name: str) -> bool:
     return any(part.partition(b"=")[0] == name.encode() for part in query.split(b"&"))
 
 
+def _bare(request: BoundedRequest, name: str) -> bool:
+    """Whether it is named at least once, and never with a value or an empty one."""
+    parts = request.uri.partition(b"?")[2].split(b"&")
+    return name.encode() in parts and not any(part.startswith(name.encode() + b"=") for part in parts)
+
+
 def only(request: BoundedRequest, *known: str) -> None:
     """Refuses a query that names anything else: a mistyped one would otherwise answer another question.
 
@@ -38,14 +44,16 @@ def argument(request: BoundedRequest, name: str) -> str:
 
 
 def flag(request: BoundedRequest, name: str, default: bool) -> bool:
-    """true or false; named without a value it is true.
+    """true or false; named alone (``?follow``, without ``=``) it is true.
 
     Raises:
         RequestError: INVALID.
     """
+    if not has(request, name):
+        return default
     text = argument(request, name).lower()
-    if not text:
-        return default or has(request, name)
+    if not text and _bare(request, name):
+        return True
     if text in ("true", "1", "yes"):
         return True
     if text in ("false", "0", "no"):
@@ -59,9 +67,9 @@ def number(request: BoundedRequest, name: str, default: int, most: int, least: i
     Raises:
         RequestError: INVALID.
     """
-    text = argument(request, name)
-    if not text:
+    if not has(request, name):
         return default
+    text = argument(request, name)
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and least <= int(text) <= most):
         raise RequestError(
             RequestFault.INVALID, f"{name} must be a number from {least} to {most}, not {text!r}"
@@ -75,10 +83,13 @@ def seconds(request: BoundedRequest, name: str) -> int:
     Raises:
         RequestError: INVALID.
     """
-    text = argument(request, name)
-    if not text:
+    if not has(request, name):
         return 0
+    text = argument(request, name)
     try:
-        return round(parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text))
+        found = parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text)
     except ValueError as error:
         raise RequestError(RequestFault.INVALID, f"{name} {error}") from error
+    if not found.is_integer():  # rounded, half a second would be none: another question
+        raise RequestError(RequestFault.INVALID, f"{name} must be whole seconds, not {text!r}")
+    return int(found)

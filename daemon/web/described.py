@@ -88,7 +88,7 @@ _DURATION: Schema = {
     ],
 }
 _VERBOSE = Parameter(name="verbose", schema={"type": "string"}, more=NAMED)
-_EVENT_ID: Schema = {"type": "string", "pattern": "^[0-9]{1,10}-[0-9]{1,10}$"}
+_EVENT_ID: Schema = {"type": "string", "pattern": "^([0-9]{1,10}-[0-9]{1,10})?$"}
 _TEXT: Schema = {"type": "string"}
 _HEALTH = {200: {JSON: HealthBody}, 503: {JSON: HealthBody}}
 

@@ -65,7 +65,7 @@ class ListTest(EventsCase):
 
     def test_a_limit_must_be_a_number_within_bounds(self) -> None:
         self.publish(3)
-        for bad in ("0", "-1", "1001", "ten", "1e2", "+5", "1.0", "%D9%A3", "9" * 5000,
+        for bad in ("", "0", "-1", "1001", "ten", "1e2", "+5", "1.0", "%D9%A3", "9" * 5000,
                     "0000000019", "000000001" + "9" * 20):
             answer = self.client.get(f"/v1/events?once&limit={bad}")
             self.check_problem(answer, 400, None, f"limit must be a number from 1 to {EVENTS_LIMIT_MAX}")

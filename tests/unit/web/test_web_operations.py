@@ -66,7 +66,7 @@ class OperationTest(RigCase):
             self.post_and_run("/v1/agents/stubborn/start", 1.0)
 
     def test_graceful_must_be_a_truth_value(self) -> None:
-        for text in ("maybe", "2", "%ff", "%00", "falsee"):
+        for text in ("maybe", "2", "%ff", "%00", "falsee", "", "true&graceful="):
             answer = self.client.post(f"/v1/agents/web/stop?graceful={text}")
             self.check_problem(answer, 400, None, "graceful must be true or false")
         self.assertEqual(self.view()["status"], "running")

@@ -42,7 +42,8 @@ class RecordsRoutes(RigCase):
         self.assertRegex(points[0]["timestamp"], r"^\d{4}-\d\d-\d\dT.*Z$")
         self.assertLessEqual(len(self.client.get("/v1/agents/web/metrics?duration=3600&step=600").json["data_points"]), 2)
         self.assertEqual(self.client.get("/v1/agents/web/metrics?duration=90").json["data_points"], points[-2:])
-        for query in ("duration=-1", "duration=soon", "step=1x", "duration=99999999999", "duration=1e400"):
+        for query in ("duration=-1", "duration=soon", "step=1x", "duration=99999999999", "duration=1e400",
+                      "duration=", "duration", "step=0.5", "step=500ms"):
             self.assertEqual(self.client.get(f"/v1/agents/web/metrics?{query}").status, 400, query)
         self.assertEqual(self.client.get("/v1/agents/nobody/metrics").status, 404)
         self.successResultOf(self.rig.resources.stopService())
