@@ -295,3 +295,27 @@ def test_a_page_of_somebody_else_cannot_operate(daemon: Daemon) -> None:
         connection.request("POST", "/v1/agents/web/stop", headers={"Origin": origin, "Authorization": f"Bearer {token}"})
         assert connection.getresponse().status == 403
         connection.close()
+
+
+def test_a_tab_in_the_background_holds_no_stream_and_misses_nothing(daemon: Daemon, browser: Opened) -> None:
+    page = Page(daemon, sleeper("web"))
+    window = browser()
+    window.open(f"{page.url}#agent=web")
+    window.shows("#live", "live")
+    window.shows("#log-said", "followed")
+
+    def connections() -> int:
+        return sum(1 for fd in Path(f"/proc/{daemon.pid}/fd").iterdir() if os.readlink(fd).startswith("socket:"))
+
+    hide = """
+        Object.defineProperty(document, "hidden", { configurable: true, get: () => arguments[0] });
+        document.dispatchEvent(new Event("visibilitychange"))"""
+    looked = connections()
+    window.run(hide, True)  # a headless browser shows all of its tabs
+    # The browser keeps idle connections for later; those with a stream are closed.
+    wait_for("the streams' end", lambda: connections() <= looked - 2)
+    daemon.post("/v1/agents/web/restart")
+    window.run(hide, False)
+    window.shows("#live", "live")
+    window.shows("#events", "restart of agent web")
+    window.shows("#log-said", "followed")
