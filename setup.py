@@ -45,5 +45,7 @@ setup(
     package_data={"daemon": ["py.typed"], "daemon.web": ["static/*"]},
     install_requires=RUNTIME,
     extras_require={"test": TEST, "dev": TEST + LINT},
-    entry_points={"console_scripts": ["hostagent=daemon.agentkit.tap:main"]},
+    entry_points={
+        "console_scripts": ["hostagent=daemon.agentkit.tap:main", "hostctl=daemon.cli.entry:main"],
+    },
 )

@@ -26,7 +26,8 @@ if not getattr(daemon, "HOSTDAEMON", False):  # a plain check first: the next im
 
 from daemon import __version__, faults
 from daemon.config.check import missing_files
-from daemon.config.load import DEFAULT_PATH, LoadedConfig, load
+from daemon.config.load import LoadedConfig, load
+from daemon.config.places import DEFAULT_PATH
 from daemon.config.schema import Config, LogFormat, LogLevel
 from daemon.config.tls import needs_tls
 from daemon.errors import ConfigValidateError, DaemonError

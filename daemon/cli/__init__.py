@@ -1,1 +1,1 @@
-"""The hostctl command line (not built yet)."""
+"""``hostctl``: the operator's command line, over the daemon's control socket; no twisted, no grpc."""

@@ -23,8 +23,6 @@ from daemon.config.rules import check
 from daemon.config.schema import Config
 from daemon.config.source import parse_source, read_source, refuse_faults
 
-DEFAULT_PATH = Path("/etc/hostdaemon/daemon.yaml")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedConfig:

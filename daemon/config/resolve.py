@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from daemon.config.legacy import written_agents
+from daemon.config.places import CONTROL_SOCKET
 from daemon.config.profiles import PROFILES, fill, find_binary, profile_args
 from daemon.config.schema import DEFAULT_GRPC_PORT, AgentType, Config, DaemonConfig
 
@@ -69,7 +70,7 @@ def _daemon(data: Mapping[str, Any]) -> dict[str, Any]:
     daemon = {**written, "work_dir": written.get("work_dir") or DaemonConfig().work_dir}
     work_dir = Path(daemon["work_dir"])
     daemon["socket_path"] = daemon.get("socket_path") or str(work_dir / "run/heartbeat.sock")
-    daemon["control_socket"] = daemon.get("control_socket") or str(work_dir / "run/control/control.sock")
+    daemon["control_socket"] = daemon.get("control_socket") or str(work_dir / CONTROL_SOCKET)
     if "grpc_port" not in daemon:
         wanted = data.get("manager", {}).get("address") or "grpc" in written
         daemon["grpc_port"] = DEFAULT_GRPC_PORT if wanted else 0

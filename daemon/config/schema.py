@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import msgspec
 
 from daemon.config.keys import Key, Kind
+from daemon.config.places import DEFAULT_WORK_DIR
 
 _LIST_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 _NAME_WORDS = "1 to 63 letters, digits, dots, dashes and underscores, the first a letter or digit"
@@ -147,7 +148,7 @@ class DaemonConfig(Section, frozen=True, kw_only=True):
         Key(about="auto: text on stderr, JSON lines in a file; to the journal priorities and no times"),
     ] = LogFormat.AUTO
     pid_file: Annotated[str, _path("information only; empty: none")] = "/var/run/daemon.pid"
-    work_dir: Annotated[str, _path("state, logs and sockets")] = "/var/lib/daemon"
+    work_dir: Annotated[str, _path("state, logs and sockets")] = DEFAULT_WORK_DIR
     socket_path: Annotated[str, _path("heartbeat socket; default work_dir/run/heartbeat.sock")] = ""
     control_socket: Annotated[str, _path("default work_dir/run/control/control.sock")] = ""
     control_group: Annotated[

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from twisted.python import usage
 
-from daemon.config.load import DEFAULT_PATH
+from daemon.config.places import DEFAULT_PATH
 from daemon.tap import Options, invocation_of, read_tap_cfg
 
 NAMES = ("config", "log-level", "log-format", "log-file")

@@ -1,0 +1,131 @@
+"""The command tree of ``hostctl``, and the one place where faults become messages and exit statuses.
+
+Each group of commands is a module of its own, imported only when one of its commands is run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+import daemon
+from daemon.cli.faults import CliFault, Exit
+from daemon.cli.options import output_option
+from daemon.cli.session import Session, is_terminal
+from daemon.cli.words import printable
+from daemon.errors import DaemonError
+
+DEBUG = "HOSTCTL_DEBUG"
+COMMANDS = {  # name -> module, in the order of the help
+    "status": "status", "start": "operate", "stop": "operate", "restart": "operate", "logs": "logs",
+}
+
+
+class Commands(click.Group):
+    """The commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of a working day."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """None for a name that is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        found = getattr(importlib.import_module(f"daemon.cli.{COMMANDS[cmd_name]}"), f"{cmd_name}_command")
+        assert isinstance(found, click.Command)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Names the nearest command when it is none."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            meant = f"; did you mean {near[0]}?" if near else "; hostctl --help lists them"
+            ctx.fail(f"no command {printable(args[0])!r}{meant}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option("--socket", metavar="PATH", help="The control socket.  [env: HOSTDAEMON_CONTROL_SOCKET]")
+@click.option(
+    "-c", "--config", metavar="FILE",
+    help="The daemon's configuration, which names its socket.  [env: HOSTDAEMON_CONFIG; default: "
+    "/etc/hostdaemon/daemon.yaml]",
+)
+@output_option
+@click.version_option(daemon.__version__, "--version", prog_name="hostctl", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, socket: str | None, config: str | None) -> None:
+    """Looks after the agents of this host, by asking hostdaemon.
+
+    Exit status: 0 good, 1 failed, 2 wrong usage, 3 something does not run or is unhealthy, 4 no such agent
+    or no daemon to ask.
+    """
+    session = ctx.ensure_object(Session)
+    session.socket, session.config = socket, config
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carries out one command line.
+
+    Returns:
+        the exit status; everything there is to say has been said.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # replaced by a test, or closed
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    session = Session()
+    try:
+        status = cli.main(args=list(arguments), prog_name="hostctl", standalone_mode=False, obj=session)
+        sys.stdout.flush()
+        return int(status) if isinstance(status, int) else Exit.OK
+    except CliFault as fault:
+        session.fail(fault.message, fault.hint)
+        return fault.status
+    except DaemonError as error:
+        session.fail(str(error), "docs/errors.md says what to do about each code")
+        return Exit.FAILED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        if is_terminal(sys.stderr):
+            sys.stderr.write("\n")
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        return _nobody_reads()
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        session.fail(f"{where}{error.strerror or error}", "look at its permissions and the room on its disk")
+        return Exit.FAILED
+    except Exception as error:  # the last fence: people get a sentence, whoever debugs gets the rest
+        if session.environ.get(DEBUG):
+            raise
+        session.fail(
+            f"a fault of hostctl, or an answer it does not understand: {type(error).__name__}: {error}",
+            f"are hostctl ({daemon.__version__}) and the daemon of one version? "
+            f"{DEBUG}=1 shows where it happened, for a report",
+        )
+        return Exit.FAILED
+
+
+def _nobody_reads() -> int:
+    """Our reader has gone (``hostctl logs web | head``): what is still buffered must not fail at the exit."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+    return Exit.PIPE

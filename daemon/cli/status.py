@@ -1,0 +1,99 @@
+"""``hostctl status``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from daemon.cli import agents
+from daemon.cli.client import segment
+from daemon.cli.faults import Exit, Unreachable
+from daemon.cli.options import agent_ids, command
+from daemon.cli.session import Session
+
+TAIL_LINES = 20
+_REDRAW = "\x1b[H\x1b[J"  # home, and clear to the end (ECMA-48)
+Views = list[dict[str, Any]]
+
+
+@command("status")
+@click.argument("ids", nargs=-1, metavar="[ID]...", shell_complete=agent_ids)
+@click.option("-w", "--watch", is_flag=True, help="Show it again and again until Ctrl-C.")
+@click.option(
+    "--interval", type=click.FloatRange(0.2, 3600), default=2.0, show_default=True,
+    help="Seconds, of --watch.",
+)
+def status_command(session: Session, ids: tuple[str, ...], watch: bool, interval: float) -> int:
+    """Shows agents: state, why, uptime, restarts, CPU, RSS, health, heartbeat age, version, next try.
+
+    One ID shows everything about that agent, with the end of its log where it is not well. Ends with 3 when
+    an agent does not run or is unhealthy (without IDs those with enabled: false do not count), with 4 for an
+    ID that is none.
+    """
+    if watch:
+        return _watch(session, ids, interval)
+    views = _views(session, ids)
+    session.emit(_data(views), lambda: _text(session, views, ids))
+    sick = agents.unwell(views, named=bool(ids))
+    if sick and session.human and not ids:
+        first = sick[0]
+        sys.stdout.flush()
+        session.say(f"{len(sick)} not running or not healthy: {', '.join(sick[:5])}{' ...' if len(sick) > 5 else ''}; "
+                    f"hostctl status {first} and hostctl logs {first} say more")
+    return Exit.UNWELL if sick else Exit.OK
+
+
+def _views(session: Session, ids: tuple[str, ...]) -> Views:
+    views: Views = session.client.get("/v1/agents")["agents"]
+    if not ids:
+        return views
+    known = {view["id"]: view for view in views}
+    for agent_id in ids:
+        if agent_id not in known:
+            raise agents.unknown_agent(agent_id, list(known))
+    return [known[agent_id] for agent_id in dict.fromkeys(ids)]
+
+
+def _data(views: Views) -> dict[str, Any]:
+    return {"agents": views}
+
+
+def _text(session: Session, views: Views, ids: tuple[str, ...]) -> str:
+    now = time.time()
+    if len(ids) != 1:
+        return agents.table(views, now, width=session.width, colours=session.colours)
+    view = views[0]
+    tail: list[str] = []
+    if not agents.is_well(view):
+        text = session.client.text(f"/v1/agents/{segment(view['id'])}/logs", lines=TAIL_LINES)
+        tail = text.decode("utf-8", "backslashreplace").splitlines()
+    return agents.detail(view, now, tail)
+
+
+def _watch(session: Session, ids: tuple[str, ...], interval: float) -> int:
+    """Until Ctrl-C; a daemon that goes away is waited for, and its absence shown instead of stale rows."""
+    answered = False
+    while True:
+        try:
+            views = _views(session, ids)
+        except Unreachable as fault:
+            if not answered or not fault.away:
+                raise
+            shown = f"{fault.message}\nwaiting for it; Ctrl-C ends\n"
+            if session.human and session.live:
+                session.write(_REDRAW + shown)
+                sys.stdout.flush()
+            else:
+                session.say(shown.splitlines()[0])
+        else:
+            answered = True
+            session.emit_item(_data(views), lambda shown=views: _screen(session, shown, ids))  # type: ignore[misc]
+        time.sleep(interval)
+
+
+def _screen(session: Session, views: Views, ids: tuple[str, ...]) -> str:
+    head = f"{time.strftime('%H:%M:%S')}  {agents.summary(views)}\n\n"
+    return (_REDRAW if session.live else "") + head + _text(session, views, ids)

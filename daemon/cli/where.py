@@ -1,0 +1,126 @@
+"""Where the daemon is asked: its control socket, named by an option, the environment or its configuration.
+
+The configuration is read only as far as its ``daemon`` section goes: a file that is broken below it, in the
+worst ten minutes, must not keep anybody from asking the daemon what is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.cli.faults import CliFault
+from daemon.config.places import CONTROL_SOCKET, DEFAULT_PATH, DEFAULT_WORK_DIR
+
+ENV_SOCKET = "HOSTDAEMON_CONTROL_SOCKET"
+ENV_CONFIG = "HOSTDAEMON_CONFIG"
+_KEYS = ("work_dir", "control_socket")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """A control socket, and who named it: the first thing to look at when it is the wrong one."""
+
+    path: str
+    told_by: str
+
+
+def config_path(option: str | None, environ: Mapping[str, str]) -> Path:
+    """The configuration file: ``--config``, ``HOSTDAEMON_CONFIG``, or the daemon's own default."""
+    return Path(option or environ.get(ENV_CONFIG) or DEFAULT_PATH)
+
+
+def find_socket(socket: str | None, config: str | None, environ: Mapping[str, str]) -> Where:
+    """The control socket; what is nearest to the command line wins.
+
+    Args:
+        socket: ``--socket``.
+        config: ``--config``.
+        environ: ``HOSTDAEMON_CONTROL_SOCKET`` and ``HOSTDAEMON_CONFIG`` are looked at, in this order.
+
+    Raises:
+        CliFault: the configuration cannot be read, or is not YAML where it names the socket.
+    """
+    if socket:
+        return Where(path=socket, told_by="--socket")
+    if not config and environ.get(ENV_SOCKET):
+        return Where(path=environ[ENV_SOCKET], told_by=ENV_SOCKET)
+    path = config_path(config, environ)
+    named = bool(config or environ.get(ENV_CONFIG))
+    if not named and not path.exists():
+        return Where(path=_socket_of({}, path), told_by=f"the built-in default, for there is no {path}")
+    return Where(path=_socket_of(_written(path), path), told_by=str(path))
+
+
+def _socket_of(written: Mapping[str, str], config: Path) -> str:
+    """As :mod:`daemon.config.resolve` fills it in; relative paths are relative to the file."""
+    beside = config.absolute().parent
+    if written.get("control_socket"):
+        return os.path.normpath(beside / written["control_socket"])
+    return os.path.normpath(beside / (written.get("work_dir") or DEFAULT_WORK_DIR) / CONTROL_SOCKET)
+
+
+def _written(path: Path) -> dict[str, str]:
+    from daemon.config.source import read_source
+    from daemon.errors import ConfigLoadError
+
+    hint = f"name the daemon's socket (--socket PATH, or {ENV_SOCKET}) or a configuration (--config FILE)"
+    try:
+        raw, _mode = read_source(path)
+    except ConfigLoadError as error:
+        raise CliFault(f"cannot tell which daemon to ask: {error}", hint=hint) from error
+    import yaml
+
+    try:
+        return daemon_section(raw.decode("utf-8-sig"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise CliFault(
+            f"cannot tell which daemon to ask: {path} is not YAML where it says so",
+            hint=f"hostctl --config {path} config check",
+        ) from error
+
+
+def daemon_section(text: str) -> dict[str, str]:
+    """``work_dir`` and ``control_socket`` of the ``daemon`` section, as written.
+
+    Raises:
+        yaml.YAMLError: not YAML up to the end of that section.
+    """
+    import yaml
+
+    found: dict[str, str] = {}
+    anchors: dict[str, str] = {}
+    path: list[str | None] = []  # the key whose value is being read, for each open mapping; None: a key comes
+    open_lists = 0
+    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.ScalarEvent | yaml.AliasEvent):
+            value = event.value if isinstance(event, yaml.ScalarEvent) else anchors.get(str(event.anchor), "")
+            if isinstance(event, yaml.ScalarEvent) and event.anchor:
+                anchors[event.anchor] = value
+            if open_lists or not path:
+                continue
+            if path[-1] is None:
+                path[-1] = value
+                continue
+            if len(path) == 2 and path[0] == "daemon" and path[1] in _KEYS:
+                found[str(path[1])] = value
+            path[-1] = None
+        elif isinstance(event, yaml.SequenceStartEvent):
+            open_lists += 1
+        elif isinstance(event, yaml.MappingStartEvent):
+            if open_lists:
+                open_lists += 1
+            else:
+                path.append(None)
+        elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
+            if open_lists:
+                open_lists -= 1
+            elif path:
+                path.pop()
+            if path and not open_lists:
+                if len(path) == 1 and path[0] == "daemon":
+                    break  # what follows is of no interest, and may be broken
+                path[-1] = None
+    return found

@@ -1,0 +1,10 @@
+"""Where things are unless the configuration says otherwise; apart, so that hostctl need not read the schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DEFAULT_PATH = Path("/etc/hostdaemon/daemon.yaml")
+DEFAULT_WORK_DIR = "/var/lib/daemon"
+CONTROL_SOCKET = "run/control/control.sock"
+"""In ``daemon.work_dir``."""
