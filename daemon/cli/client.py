@@ -39,10 +39,12 @@ class Client:
 
     Args:
         where: its control socket.
+        answer_s: patience with an ordinary answer, seconds.
     """
 
-    def __init__(self, where: Where) -> None:
+    def __init__(self, where: Where, answer_s: float = ANSWER_S) -> None:
         self.where = where
+        self._answer_s = answer_s
 
     def get(self, path: str, **query: object) -> dict[str, Any]:
         """The answer of a GET, a JSON object.
@@ -61,10 +63,12 @@ class Client:
 
     def ask(
         self, method: str, path: str, query: Mapping[str, object], body: Mapping[str, Any] | None = None,
-        timeout_s: float = ANSWER_S,
+        timeout_s: float | None = None,
     ) -> tuple[int, dict[str, Any]]:
         """Status and JSON object of any request; as :meth:`get`."""
-        connection, response = self._open(method, _target(path, query), body, {}, timeout_s)
+        connection, response = self._open(
+            method, _target(path, query), body, {}, self._answer_s if timeout_s is None else timeout_s
+        )
         try:
             data = self._whole(response)
         finally:
@@ -73,7 +77,7 @@ class Client:
 
     def text(self, path: str, **query: object) -> bytes:
         """The body of a GET that is no JSON; as :meth:`get`."""
-        connection, response = self._open("GET", _target(path, query), None, {}, ANSWER_S)
+        connection, response = self._open("GET", _target(path, query), None, {}, self._answer_s)
         try:
             data = self._whole(response)
         finally:
@@ -96,7 +100,7 @@ class Client:
         Raises:
             CliFault: as :meth:`get`. While the pieces come, ``Unreachable``: the daemon died in the middle.
         """
-        connection, response = self._open("GET", _target(path, query), None, headers or {}, ANSWER_S)
+        connection, response = self._open("GET", _target(path, query), None, headers or {}, self._answer_s)
         try:
             if response.status != 200:
                 self._understood(response, self._whole(response))

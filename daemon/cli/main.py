@@ -23,6 +23,9 @@ from daemon.errors import DaemonError
 DEBUG = "HOSTCTL_DEBUG"
 COMMANDS = {  # name -> module, in the order of the help
     "status": "status", "start": "operate", "stop": "operate", "restart": "operate", "logs": "logs",
+    "top": "top", "metrics": "metrics", "events": "events", "alerts": "alerts", "config": "config",
+    "update": "update", "updates": "update", "rollback": "update", "node": "node",
+    "diagnostics": "diagnostics", "init": "init", "completion": "completion",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from daemon.cli.agents import explained_404
-from daemon.cli.client import segment
+from daemon.cli.client import OPERATION_S, segment
 from daemon.cli.faults import CliFault, Exit
 from daemon.cli.options import agent_ids, command
 from daemon.cli.session import Session
@@ -126,7 +126,8 @@ def _one(session: Session, verb: str, agent_id: str, query: dict[str, object]) -
     """One agent's outcome; what failed is part of it, so that the others are told too."""
     try:
         with explained_404(session.client, agent_id):
-            view = session.client.post(f"/v1/agents/{segment(agent_id)}/{verb}", **query)  # type: ignore[arg-type]
+            path = f"/v1/agents/{segment(agent_id)}/{verb}"
+            view = session.client.ask("POST", path, query, None, OPERATION_S)[1]
     except CliFault as fault:
         return {
             "success": False, "error": fault.message, "hint": fault.hint, "status": int(fault.status),

@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from daemon.cli.session import Output, Session
 
+COMPLETION_S = 2.0  # patience of whoever pressed the tabulator
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -26,13 +27,16 @@ output_option = click.option(
 
 def agent_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The ids that begin so, from the daemon; none when it cannot be asked, for a completion says nothing."""
+    from daemon.cli.client import Client
     from daemon.cli.faults import CliFault
+    from daemon.cli.where import find_socket
 
     root = ctx.find_root()
     session = Session()
     session.socket, session.config = root.params.get("socket"), root.params.get("config")
     try:
-        agents = session.client.get("/v1/agents")["agents"]
+        where = find_socket(session.socket, session.config, session.environ)
+        agents = Client(where, COMPLETION_S).get("/v1/agents")["agents"]
         return [
             CompletionItem(a["id"], help=f"{a['status']}, {a['type']}")
             for a in agents if a["id"].startswith(incomplete)

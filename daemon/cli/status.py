@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import click
@@ -41,8 +42,10 @@ def status_command(session: Session, ids: tuple[str, ...], watch: bool, interval
     if sick and session.human and not ids:
         first = sick[0]
         sys.stdout.flush()
-        session.say(f"{len(sick)} not running or not healthy: {', '.join(sick[:5])}{' ...' if len(sick) > 5 else ''}; "
-                    f"hostctl status {first} and hostctl logs {first} say more")
+        listed = ", ".join(sick[:5]) + (" ..." if len(sick) > 5 else "")
+        session.say(
+            f"{len(sick)} not running or not healthy: {listed}; hostctl status {first} says more"
+        )
     return Exit.UNWELL if sick else Exit.OK
 
 
@@ -90,7 +93,7 @@ def _watch(session: Session, ids: tuple[str, ...], interval: float) -> int:
                 session.say(shown.splitlines()[0])
         else:
             answered = True
-            session.emit_item(_data(views), lambda shown=views: _screen(session, shown, ids))  # type: ignore[misc]
+            session.emit_item(_data(views), partial(_screen, session, views, ids))
         time.sleep(interval)
 
 

@@ -1,0 +1,146 @@
+"""``hostctl top``: agents by what they use, live."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from daemon.cli.agents import health_cell, is_well, state_cell, summary
+from daemon.cli.client import Client, segment
+from daemon.cli.faults import CliFault, Exit, Unreachable
+from daemon.cli.options import command
+from daemon.cli.session import Session
+from daemon.cli.table import Cell, Column, painted, render
+from daemon.cli.words import NONE, duration, percent, printable, size, sparkline
+
+HISTORY_S, STEP_S = 3600, 180
+SPARK = HISTORY_S // STEP_S
+REFRESH_S = 60.0  # of the history; a new point comes every resources.interval
+_HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # alternate screen, cursor (xterm)
+_COLUMNS = (
+    Column(heading="AGENT"), Column(heading="STATE"), Column(heading="HEALTH"),
+    Column(heading="CPU", right=True), Column(heading="LAST HOUR"), Column(heading="RSS", right=True),
+    Column(heading="LAST HOUR"), Column(heading="UPTIME", right=True), Column(heading="RESTARTS", right=True),
+    Column(heading="PID", right=True),
+)
+SORTS = {
+    "cpu": lambda view: -(view["cpu_percent"] if view["cpu_percent"] is not None else -1.0),
+    "rss": lambda view: -(view["memory_bytes"] if view["memory_bytes"] is not None else -1.0),
+    "restarts": lambda view: -view["lifetime_restarts"],
+    "id": lambda view: view["id"],
+}
+View = Mapping[str, Any]
+Histories = Mapping[str, Sequence[View]]
+
+
+@command("top")
+@click.option(
+    "--sort", type=click.Choice(list(SORTS)), default="cpu", show_default=True, help="What comes first."
+)
+@click.option(
+    "--interval", type=click.FloatRange(0.5, 3600), default=2.0, show_default=True,
+    help="Seconds between looks.",
+)
+@click.option("--once", is_flag=True, help="One look; so too where stdout is no terminal.")
+def top_command(session: Session, sort: str, interval: float, once: bool) -> int:
+    """Shows agents by what they use, live, with their last hour. Ctrl-C ends."""
+    past = _Past(session.client)
+    if once or not session.live or not session.human:
+        views = _sorted(session.client, sort)
+        histories = past.of(views, time.monotonic())
+        data = {"agents": [{**view, "history": list(histories.get(view["id"], ()))} for view in views]}
+        session.emit(data, lambda: frame(views, histories, width=session.width, colours=session.colours))
+        return Exit.OK
+    views = _sorted(session.client, sort)
+    session.write(_ENTER)
+    try:
+        while True:
+            size_now = shutil.get_terminal_size()
+            away = ""
+            try:
+                views = _sorted(session.client, sort)
+                histories = past.of(views[: size_now.lines], time.monotonic())
+            except Unreachable as fault:
+                if not fault.away:
+                    raise
+                away = f"NOT LIVE: {fault.message}"
+                histories = past.known
+            text = frame(
+                views, histories, width=size_now.columns, height=size_now.lines, colours=session.colours,
+                clock=time.strftime("%H:%M:%S"), away=away,
+            )
+            session.write(_HOME + text.replace("\n", _CLEAR_LINE + "\n").rstrip("\n") + _CLEAR_BELOW)
+            sys.stdout.flush()
+            time.sleep(interval)
+    finally:
+        session.write(_LEAVE)
+        sys.stdout.flush()
+
+
+def frame(
+    views: Sequence[View], histories: Histories, *, width: int | None = None, height: int | None = None,
+    colours: bool = False, clock: str = "", away: str = "",
+) -> str:
+    """One look.
+
+    Args:
+        views: agents, in the order they are shown.
+        histories: points of the last hour, oldest first, by agent.
+        width, height: of the terminal; None off one.
+        colours: whether to paint.
+        clock: the time, for the head.
+        away: why what is shown is no longer live; empty where it is.
+    """
+    head = f"{clock}  {summary(views)}" if clock else summary(views)
+    if away:
+        head += "  " + painted(printable(away), "red", colours)
+    room = len(views) if height is None else max(0, height - 4)
+    rows = [_row(view, histories.get(view["id"], ())) for view in views[:room]]
+    more = f"... and {len(views) - room} more\n" if len(views) > room else ""
+    return f"{head}\n\n" + render(_COLUMNS, rows, width=width, colours=colours) + more
+
+
+def _row(view: View, points: Sequence[View]) -> list[Cell | str]:
+    return [
+        view["id"], state_cell(view), health_cell(view), percent(view["cpu_percent"]),
+        sparkline([p["cpu"] for p in points], SPARK), size(view["memory_bytes"]),
+        sparkline([p["memory_rss"] for p in points], SPARK),
+        duration(view["uptime_seconds"]) if view["pid"] else NONE,
+        Cell(text=str(view["lifetime_restarts"]), colour="" if is_well(view) else "yellow"),
+        str(view["pid"] or NONE),
+    ]
+
+
+def _sorted(client: Client, sort: str) -> list[View]:
+    return sorted(client.get("/v1/agents")["agents"], key=SORTS[sort])
+
+
+class _Past:
+    """The last hour of the agents on the screen, asked for anew once a minute."""
+
+    def __init__(self, client: Client) -> None:
+        self.known: dict[str, Sequence[View]] = {}
+        self._client = client
+        self._asked: dict[str, float] = {}
+
+    def of(self, views: Sequence[View], now: float) -> Histories:
+        """Their points; none for an agent that left meanwhile."""
+        for view in views:
+            name = view["id"]
+            if now - self._asked.get(name, -REFRESH_S) < REFRESH_S:
+                continue
+            self._asked[name] = now
+            path = f"/v1/agents/{segment(name)}/metrics"
+            try:
+                self.known[name] = self._client.get(path, duration=HISTORY_S, step=STEP_S)["data_points"]
+            except Unreachable:
+                raise
+            except CliFault:
+                self.known[name] = ()  # removed by a reload, or its history is out of order: it shows no bars
+        return self.known
