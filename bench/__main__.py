@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 
 from bench import (
+    cli_status,
     collectors,
     health_pass,
     health_stalls,
@@ -53,6 +54,7 @@ MEASURES: dict[str, Callable[[bool], Row]] = {
     "rss_grpc": rss_grpc.measure,
     "collectors": collectors.measure,
     "manager_nodes": manager_nodes.measure,
+    "cli_status": cli_status.measure,
 }
 
 

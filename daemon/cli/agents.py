@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from textwrap import fill
 from typing import Any
 
 from daemon.cli.client import Client
@@ -86,6 +85,8 @@ def table(views: Sequence[View], now: float, *, width: int | None = None, colour
         shown.append(line)
         why = printable(reason(view))
         if not is_well(view) and health_cell(view).text != NONE and why not in line:
+            from textwrap import fill  # only where something is wrong
+
             shown.append(fill(_MARK + why, max(width, 20), subsequent_indent=" " * len(_MARK)) + "\n")
     return "".join(shown)
 

@@ -1,37 +1,21 @@
-"""The daemon's HTTP API over its control socket, with the standard library; every fault is one for people."""
+"""The daemon's HTTP API over its control socket; every fault is one for people."""
 
 from __future__ import annotations
 
-import errno
-import http.client
 import json
-import socket
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
-from urllib.parse import quote, urlencode
+from typing import Any
 
 from daemon.cli.faults import CliFault, Exit, Refused, Unreachable
 from daemon.cli.where import Where
+from daemon.cli.wire import Exchange, Fault, WireError, quoted
 from daemon.cli.words import printable
 
 ANSWER_S = 30.0
 OPERATION_S = 120.0  # the daemon answers operations within 90 s, finished or not
 STREAM_SILENCE_S = 45.0  # event streams say something every 15 s
 BODY_MAX = 64 * 2**20
-_CHUNK = 64 * 1024
 _NOT_OURS = "is it the control socket of hostdaemon? hostctl --socket PATH names another"
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float | None) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """See http.client; to a Unix socket."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class Client:
@@ -66,24 +50,15 @@ class Client:
         timeout_s: float | None = None,
     ) -> tuple[int, dict[str, Any]]:
         """Status and JSON object of any request; as :meth:`get`."""
-        connection, response = self._open(
-            method, _target(path, query), body, {}, self._answer_s if timeout_s is None else timeout_s
-        )
-        try:
-            data = self._whole(response)
-        finally:
-            connection.close()
-        return response.status, self._understood(response, data)
+        patience = self._answer_s if timeout_s is None else timeout_s
+        status, data = self._whole(self._open(method, _target(path, query), body, {}, patience))
+        return status, self._understood(status, data)
 
     def text(self, path: str, **query: object) -> bytes:
         """The body of a GET that is no JSON; as :meth:`get`."""
-        connection, response = self._open("GET", _target(path, query), None, {}, self._answer_s)
-        try:
-            data = self._whole(response)
-        finally:
-            connection.close()
-        if response.status != 200:
-            self._understood(response, data)
+        status, data = self._whole(self._open("GET", _target(path, query), None, {}, self._answer_s))
+        if status != 200:
+            self._understood(status, data)
         return data
 
     def stream(
@@ -100,84 +75,65 @@ class Client:
         Raises:
             CliFault: as :meth:`get`. While the pieces come, ``Unreachable``: the daemon died in the middle.
         """
-        connection, response = self._open("GET", _target(path, query), None, headers or {}, self._answer_s)
-        try:
-            if response.status != 200:
-                self._understood(response, self._whole(response))
-        except CliFault:
-            connection.close()
-            raise
-        if connection.sock is not None:
-            connection.sock.settimeout(silence_s)
-        return self._pieces(connection, response)
+        exchange = self._open("GET", _target(path, query), None, headers or {}, self._answer_s)
+        if exchange.status != 200:
+            self._understood(*self._whole(exchange))
+        exchange.patience(silence_s)
+        return self._pieces(exchange)
 
-    def _pieces(self, connection: _UnixConnection, response: http.client.HTTPResponse) -> Iterator[bytes]:
+    def _pieces(self, exchange: Exchange) -> Iterator[bytes]:
         try:
-            while True:
-                try:
-                    piece = response.read1(_CHUNK)
-                except (OSError, http.client.HTTPException, ValueError) as error:
-                    self._unreachable(error)
-                if not piece:
-                    return
+            while piece := exchange.piece():
                 yield piece
+        except (OSError, WireError) as error:
+            raise explained(error, self.where) from error
         finally:
-            connection.close()
+            exchange.close()
 
     def _open(
         self, method: str, target: str, body: Mapping[str, Any] | None, headers: Mapping[str, str],
         timeout_s: float,
-    ) -> tuple[_UnixConnection, http.client.HTTPResponse]:
-        connection = _UnixConnection(self.where.path, timeout_s)
+    ) -> Exchange:
         data = None if body is None else json.dumps(body).encode()
-        sent = dict(headers) if data is None else {**headers, "Content-Type": "application/json"}
         try:
-            try:
-                connection.request(method, target, data, sent)
-            except (BrokenPipeError, ConnectionResetError):
-                if data is None:
-                    raise  # of a large body the daemon may have answered before it had all of it: read why
-            return connection, connection.getresponse()
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            connection.close()
-            self._unreachable(error)
+            return Exchange(self.where.path, method, target, headers, data, timeout_s)
+        except (OSError, WireError, ValueError) as error:  # ValueError: a NUL in the path
+            raise explained(error, self.where) from error
 
-    def _whole(self, response: http.client.HTTPResponse) -> bytes:
-        try:
-            data = response.read(BODY_MAX + 1)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self._unreachable(error)
-        if len(data) > BODY_MAX:
-            raise CliFault(f"the answer has more than {BODY_MAX // 2**20} MiB", hint=_NOT_OURS)
-        return data
+    def _whole(self, exchange: Exchange) -> tuple[int, bytes]:
+        """Status and body."""
+        parts: list[bytes] = []
+        room = BODY_MAX
+        for piece in self._pieces(exchange):
+            parts.append(piece)
+            room -= len(piece)
+            if room < 0:
+                raise CliFault(f"the answer has more than {BODY_MAX // 2**20} MiB", hint=_NOT_OURS)
+        return exchange.status, b"".join(parts)
 
-    def _understood(self, response: http.client.HTTPResponse, data: bytes) -> dict[str, Any]:
+    def _understood(self, status: int, data: bytes) -> dict[str, Any]:
         try:
             body = json.loads(data)
         except (ValueError, RecursionError):
             body = None
-        if isinstance(body, dict) and response.status < 300:
+        if isinstance(body, dict) and status < 300:
             return body
-        if isinstance(body, dict) and response.status < 600:
+        if isinstance(body, dict):
             hint = ""
-            if response.status == 503:
+            if status == 503:
                 hint = "it is stopping or busy; try again in a few seconds"
-            elif response.status == 500 and body.get("code") is None:
+            elif status == 500 and body.get("code") is None:
                 hint = "the daemon's log says more (daemon.log_file, or journalctl -u hostdaemon)"
-            raise Refused(response.status, body, hint=hint)
+            raise Refused(status, body, hint=hint)
         begin = printable(data[:60].decode("utf-8", "replace"))
         raise CliFault(
-            f"{self.where.path} answers what no hostdaemon does (HTTP {response.status}: {begin!r})",
-            hint=_NOT_OURS,
+            f"{self.where.path} answers what no hostdaemon does (HTTP {status}: {begin!r})", hint=_NOT_OURS
         )
-
-    def _unreachable(self, error: Exception) -> NoReturn:
-        raise explained(error, self.where) from error
 
 
 def _target(path: str, query: Mapping[str, object]) -> str:
-    texts = {key: _text(value) for key, value in query.items() if value is not None}
-    return path + ("?" + urlencode(texts, errors="surrogateescape") if texts else "")
+    written = [f"{quoted(key)}={quoted(_text(value))}" for key, value in query.items() if value is not None]
+    return path + ("?" + "&".join(written) if written else "")
 
 
 def _text(value: object) -> str:
@@ -186,7 +142,7 @@ def _text(value: object) -> str:
 
 def segment(text: str) -> str:
     """A part of a path, such as an agent's id, whatever was typed."""
-    return quote(text, safe="", errors="surrogateescape")
+    return quoted(text)
 
 
 def explained(error: Exception, where: Where) -> CliFault:
@@ -213,23 +169,23 @@ def explained(error: Exception, where: Where) -> CliFault:
             f"the daemon behind {path} does not answer; it is stopped (SIGSTOP), or busy beyond measure",
             hint="look at it: ps -o pid,stat,wchan:20,args -C twistd; agents run on without it", away=True,
         )
-    if isinstance(error, http.client.RemoteDisconnected | BrokenPipeError | ConnectionResetError):
+    fault = error.fault if isinstance(error, WireError) else None
+    if fault is Fault.SILENT or isinstance(error, BrokenPipeError | ConnectionResetError):
         return Unreachable(
             f"the daemon behind {path} closed the connection without an answer: it has just ended, has too "
             "many connections, or does not take you (root, the daemon's user and daemon.control_group alone)",
             hint="try again; as another user: sudo hostctl ...", away=True,
         )
-    if isinstance(error, http.client.IncompleteRead):
+    if fault is Fault.CUT:
         return Unreachable(
             f"the daemon behind {path} went away in the middle of its answer; agents run on without it",
             hint="hostctl status, in a moment", away=True,
         )
-    if isinstance(error, OSError) and error.errno is not None and error.errno != errno.EPROTOTYPE:
+    if isinstance(error, OSError) and error.errno is not None:
         reason = error.strerror or str(error)
         return Unreachable(f"cannot reach {path} {told}: {reason}", hint=f"{start}, {other}", away=False)
-    if isinstance(error, OSError | UnicodeError):  # a path too long for a socket, a NUL in it
+    if isinstance(error, OSError | ValueError):  # a path too long for a socket, a NUL in it
         return Unreachable(f"{path!r} {told} cannot be a control socket: {error}", hint=other[3:], away=False)
     return CliFault(
-        f"{path} {told} does not speak HTTP as a hostdaemon does ({type(error).__name__})", hint=_NOT_OURS,
-        status=Exit.UNREACHABLE,
+        f"{path} {told} does not speak HTTP as a hostdaemon does", hint=_NOT_OURS, status=Exit.UNREACHABLE
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -36,6 +35,17 @@ def is_terminal(stream: TextIO) -> bool:
 def in_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
     """Whether colours are wanted: a terminal that has some, and no NO_COLOR (no-color.org)."""
     return is_terminal(stream) and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
+def columns_and_lines(environ: Mapping[str, str]) -> tuple[int, int]:
+    """The size of the terminal on stdout; COLUMNS and LINES win. shutil, slow to import, knows it too."""
+    try:
+        columns, lines = os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError):  # none
+        columns, lines = 0, 0
+    asked = [environ.get(name, "") for name in ("COLUMNS", "LINES")]
+    wanted = [int(text) if text.isascii() and text.isdecimal() else 0 for text in asked]
+    return wanted[0] or columns or 80, wanted[1] or lines or 24
 
 
 class Session:
@@ -75,7 +85,7 @@ class Session:
     @property
     def width(self) -> int | None:
         """Columns of the terminal; None off one: nothing is cut there."""
-        return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
+        return columns_and_lines(self.environ)[0] if is_terminal(sys.stdout) else None
 
     def emit(self, data: Any, human: Callable[[], str]) -> None:
         """Writes one answer: ``data`` as JSON or YAML, or the text that ``human`` makes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from daemon.cli.agents import health_cell, is_well, state_cell, summary
 from daemon.cli.client import Client, segment
 from daemon.cli.faults import CliFault, Exit, Unreachable
 from daemon.cli.options import command
-from daemon.cli.session import Session
+from daemon.cli.session import Session, columns_and_lines
 from daemon.cli.table import Cell, Column, painted, render
 from daemon.cli.words import NONE, duration, percent, printable, size, sparkline
 
@@ -61,18 +60,18 @@ def top_command(session: Session, sort: str, interval: float, once: bool) -> int
     session.write(_ENTER)
     try:
         while True:
-            size_now = shutil.get_terminal_size()
+            columns, lines = columns_and_lines(session.environ)
             away = ""
             try:
                 views = _sorted(session.client, sort)
-                histories = past.of(views[: size_now.lines], time.monotonic())
+                histories = past.of(views[:lines], time.monotonic())
             except Unreachable as fault:
                 if not fault.away:
                     raise
                 away = f"NOT LIVE: {fault.message}"
                 histories = past.known
             text = frame(
-                views, histories, width=size_now.columns, height=size_now.lines, colours=session.colours,
+                views, histories, width=columns, height=lines, colours=session.colours,
                 clock=time.strftime("%H:%M:%S"), away=away,
             )
             session.write(_HOME + text.replace("\n", _CLEAR_LINE + "\n").rstrip("\n") + _CLEAR_BELOW)

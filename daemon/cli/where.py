@@ -7,16 +7,23 @@ worst ten minutes, must not keep anybody from asking the daemon what is wrong.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from daemon.cli.faults import CliFault
 from daemon.config.places import CONTROL_SOCKET, DEFAULT_PATH, DEFAULT_WORK_DIR
 
 ENV_SOCKET = "HOSTDAEMON_CONTROL_SOCKET"
 ENV_CONFIG = "HOSTDAEMON_CONFIG"
+_BYTES_MAX = 4 * 2**20
+_NULLS = ("null", "Null", "NULL", "~")
 _KEYS = ("work_dir", "control_socket")
+_HEAD = re.compile(r"^daemon:[ ]*(?:#.*)?$", re.MULTILINE)
+_ENTRY = re.compile(r"(?P<key>[a-z_]+):(?P<value>(?: .*)?)")
+_VALUE = re.compile(r" +(?:\"(?P<quoted>[\w./@+-]*)\"|(?P<bare>[A-Za-z./][\w./@+-]*)) *(?: #.*)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,41 +70,85 @@ def _socket_of(written: Mapping[str, str], config: Path) -> str:
 
 
 def _written(path: Path) -> dict[str, str]:
-    from daemon.config.source import read_source
-    from daemon.errors import ConfigLoadError
-
     hint = f"name the daemon's socket (--socket PATH, or {ENV_SOCKET}) or a configuration (--config FILE)"
     try:
-        raw, _mode = read_source(path)
-    except ConfigLoadError as error:
-        raise CliFault(f"cannot tell which daemon to ask: {error}", hint=hint) from error
-    import yaml
-
+        # O_NONBLOCK: a FIFO at this path must not be waited for.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            raw = file.read(_BYTES_MAX)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        message = f"cannot tell which daemon to ask: {path} cannot be read: {reason}"
+        raise CliFault(message, hint=hint) from error
     try:
-        return daemon_section(raw.decode("utf-8-sig"))
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        text = raw.decode("utf-8-sig")
+        found = plain_section(text)
+        return daemon_section(text) if found is None else found
+    except ValueError as error:  # not UTF-8, or not YAML
         raise CliFault(
             f"cannot tell which daemon to ask: {path} is not YAML where it says so",
             hint=f"hostctl --config {path} config check",
         ) from error
 
 
+def plain_section(text: str) -> dict[str, str] | None:
+    """As :func:`daemon_section`, of files in the usual form and without a YAML parser, whose import takes a
+    fifth of ``hostctl status``: ``daemon:`` on a line of its own, below it indented lines ``key: value``.
+
+    Returns:
+        None where anything is not that simple: YAML decides.
+    """
+    heads = list(_HEAD.finditer(text))
+    if len(heads) != 1 or "\t" in text or "%YAML" in text:
+        return None
+    found: dict[str, str] = {}
+    indent = 0
+    for line in text[heads[0].end():].splitlines():
+        words = line.lstrip(" ")
+        depth = len(line) - len(words)
+        if not words or words.startswith("#"):
+            continue
+        if depth == 0:
+            break
+        indent = indent or depth
+        if depth > indent:  # a value that goes on: of a key that is not ours, or ours was refused below
+            continue
+        simple = _ENTRY.fullmatch(words)
+        if depth < indent or simple is None:
+            return None
+        if simple["key"] in _KEYS:
+            value = _VALUE.fullmatch(simple["value"])
+            if value is None or simple["key"] in found or value["bare"] in _NULLS:
+                return None
+            found[simple["key"]] = value["quoted"] if value["quoted"] is not None else value["bare"]
+    return found
+
+
 def daemon_section(text: str) -> dict[str, str]:
     """``work_dir`` and ``control_socket`` of the ``daemon`` section, as written.
 
     Raises:
-        yaml.YAMLError: not YAML up to the end of that section.
+        ValueError: not YAML up to the end of that section.
     """
+    import yaml
+
+    try:
+        return _read_events(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def _read_events(events: Iterable[Any]) -> dict[str, str]:
     import yaml
 
     found: dict[str, str] = {}
     anchors: dict[str, str] = {}
     path: list[str | None] = []  # the key whose value is being read, for each open mapping; None: a key comes
     open_lists = 0
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in events:
         if isinstance(event, yaml.ScalarEvent | yaml.AliasEvent):
-            value = event.value if isinstance(event, yaml.ScalarEvent) else anchors.get(str(event.anchor), "")
-            if isinstance(event, yaml.ScalarEvent) and event.anchor:
+            scalar = isinstance(event, yaml.ScalarEvent)
+            value = _scalar(event) if scalar else anchors.get(str(event.anchor), "")
+            if scalar and event.anchor:
                 anchors[event.anchor] = value
             if open_lists or not path:
                 continue
@@ -124,3 +175,8 @@ def daemon_section(text: str) -> dict[str, str]:
                     break  # what follows is of no interest, and may be broken
                 path[-1] = None
     return found
+
+
+def _scalar(event: Any) -> str:
+    """Its text; empty for a null."""
+    return "" if event.implicit[0] and event.value in _NULLS else str(event.value)

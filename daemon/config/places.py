@@ -1,4 +1,4 @@
-"""Where things are unless the configuration says otherwise; apart, so that hostctl need not read the schema."""
+"""Where things are unless the configuration says otherwise; hostctl knows them without the schema."""
 
 from __future__ import annotations
 
