@@ -108,7 +108,7 @@ def summary(views: Sequence[View]) -> str:
         counts[state] = counts.get(state, 0) + 1
     plural = "" if len(views) == 1 else "s"
     often = sorted(counts.items(), key=lambda item: -item[1])
-    return f"{len(views)} agent{plural}: {', '.join(f'{count} {state}' for state, count in often)}"
+    return printable(f"{len(views)} agent{plural}: {', '.join(f'{count} {state}' for state, count in often)}")
 
 
 def detail(view: View, now: float, log_tail: Sequence[str] = ()) -> str:

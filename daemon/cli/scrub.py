@@ -18,9 +18,10 @@ from daemon.config.redact import REDACTED, effective, url_shown
 from daemon.config.schema import Config
 
 LEAST = 4  # characters: a shorter secret would tear holes into everything
+SEGMENT = 12  # characters of a part of a webhook's path that is taken for the secret itself
 _WORDS = r"passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|credential|cookie"
 _NAME = rf"[\w.-]*(?:{_WORDS})[\w.-]*"
-_VALUE = r"""(?P<value>"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^\s,;&"'}\]]+)"""
+_VALUE = r"""(?P<value>\\+"[^"\n]*"?|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^\s,;&"'}\]]+)"""
 _ASSIGNED = re.compile(rf"""(?P<name>["']?\b{_NAME}["']?\s*[=:]\s*){_VALUE}""", re.IGNORECASE)
 _NAMED = re.compile(_NAME, re.IGNORECASE)
 _FLAG = re.compile(rf"(?P<name>(?<![\w-])--?{_NAME}\s+)(?P<value>[^\s\-\"'][^\s\"']*)", re.IGNORECASE)
@@ -58,7 +59,8 @@ def _compare(raw: Any, shown: Any, hidden: set[str]) -> None:
             found = re.fullmatch(pattern, raw, re.DOTALL)
             if found:
                 for group in filter(None, found.groups()):
-                    hidden.update((group, *re.split("[:@]", group)))  # a URL's user and password one by one
+                    hidden.update((group, group.partition(":")[2]))  # a URL's password without its user
+                    hidden.update(part for part in group.split("/") if len(part) >= SEGMENT)
 
 
 def _texts(value: Any) -> Iterable[str]:
