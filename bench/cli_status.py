@@ -45,7 +45,8 @@ def _usual_form(directory: Path) -> Path:
     """The lab's configuration with its section ``daemon`` as people and ``hostctl init`` write it."""
     rest = (directory / "daemon.yaml").read_text().partition("agent_defaults:")[2]
     config = directory / "usual.yaml"
-    config.write_text(f"daemon:\n  work_dir: {directory}/w\n  log_file: {directory}/log\nagent_defaults:{rest}")
+    section = f"daemon:\n  work_dir: {directory}/w\n  log_file: {directory}/log\n"
+    config.write_text(f"{section}agent_defaults:{rest}")
     return config
 
 

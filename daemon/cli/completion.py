@@ -11,7 +11,6 @@ from daemon.cli.faults import Exit
 from daemon.cli.options import command
 from daemon.cli.session import Session, is_terminal
 
-_VARIABLE = "_HOSTCTL_COMPLETE"
 _INSTALL = {
     "bash": 'put into ~/.bashrc: eval "$(hostctl completion bash)"',
     "zsh": 'put into ~/.zshrc, after compinit: eval "$(hostctl completion zsh)"',
@@ -23,11 +22,11 @@ _INSTALL = {
 @click.argument("shell", type=click.Choice(list(_INSTALL)))
 def completion_command(session: Session, shell: str) -> int:
     """Prints what makes a shell complete commands, options and the ids of agents."""
-    from daemon.cli.main import cli
+    from daemon.cli.main import COMPLETE, PROGRAM, cli
 
     kind = get_completion_class(shell)
     assert kind is not None
-    made = kind(cli, {}, "hostctl", _VARIABLE)
+    made = kind(cli, {}, PROGRAM, COMPLETE)
     # Not made.source(), which runs the shell to ask for its version.
     script = made.source_template % made.source_vars()
     session.emit({"shell": shell, "script": script}, lambda: script)

@@ -20,7 +20,9 @@ from daemon.cli.session import Session, is_terminal
 from daemon.cli.words import printable
 from daemon.errors import DaemonError
 
+PROGRAM = "hostctl"
 DEBUG = "HOSTCTL_DEBUG"
+COMPLETE = "_HOSTCTL_COMPLETE"  # set by the scripts of `hostctl completion`
 COMMANDS = {  # name -> module, in the order of the help
     "status": "status", "start": "operate", "stop": "operate", "restart": "operate", "logs": "logs",
     "top": "top", "metrics": "metrics", "events": "events", "alerts": "alerts", "config": "config",
@@ -90,7 +92,14 @@ def run(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     session = Session()
     try:
-        status = cli.main(args=list(arguments), prog_name="hostctl", standalone_mode=False, obj=session)
+        asked = session.environ.get(COMPLETE)
+        if asked:
+            from click.shell_completion import shell_complete
+
+            return shell_complete(cli, {"obj": session}, PROGRAM, COMPLETE, asked)
+        # Not cli.main(), which has other ideas of a broken pipe and of Ctrl-C.
+        with cli.make_context(PROGRAM, list(arguments), obj=session) as context:
+            status = cli.invoke(context)
         sys.stdout.flush()
         return int(status) if isinstance(status, int) else Exit.OK
     except CliFault as fault:
