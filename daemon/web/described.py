@@ -158,6 +158,11 @@ ROUTES: tuple[Described, ...] = (
         method="GET", path="/metrics", name="metrics", summary="for Prometheus",
         answers={200: {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}},
     ),
+    Described(
+        method="GET", path="/metrics/host", name="node_metrics",
+        summary="the host for Prometheus, under node_exporter's names",
+        answers={200: {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}},
+    ),
     _get(
         "/v1/agents", "agents", "every agent, or those of one type", AgentsBody,
         Parameter(name="type", schema=_TEXT),
