@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from daemon.agents.launch import home_of, side_command, small_environment
 from daemon.agents.world import AgentWorld
 from daemon.config.schema import AgentConfig
+from daemon.config.secrets import words_shown
 from daemon.errors import AgentStartError
 from daemon.model.agent import BinaryTrial
 
@@ -57,14 +58,14 @@ async def detect_version(world: AgentWorld, spec: AgentConfig, known_key: str) -
     except (OSError, AgentStartError) as error:
         log.warn(
             "agent {agent_id}: its version cannot be asked ({command}): {error}",
-            agent_id=spec.id, command=" ".join(spec.version_command), error=str(error),
+            agent_id=spec.id, command=" ".join(words_shown(spec.version_command)), error=str(error),
         )
         return None
     version = parse_version(result.output.decode("utf-8", "replace"))
     if not version:
         log.warn(
             "agent {agent_id}: {command} printed no version; write version_command for this binary",
-            agent_id=spec.id, command=" ".join(spec.version_command),
+            agent_id=spec.id, command=" ".join(words_shown(spec.version_command)),
         )
         return None
     return version, key

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from daemon.aio.backoff import backoff_delay, full_jitter
-from daemon.config.redact import REDACTED
+from daemon.config.secrets import REDACTED
 from daemon.model.alert import Alert
 from daemon.model.moment import rfc3339, rfc3339_or_none
 

@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from daemon.aio.reactor import Clock
 from daemon.aio.sleep import sleep
 from daemon.alerts.posting import Outcome, alert_json, judge, pause_s, without_secrets
-from daemon.config.redact import webhook_shown
+from daemon.config.secrets import webhook_shown
 from daemon.httpclient import HttpAnswer, HttpError
 from daemon.interfaces import EventSink
 from daemon.model.alert import Alert

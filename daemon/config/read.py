@@ -20,6 +20,7 @@ import msgspec
 from daemon.config.fault import FaultSink
 from daemon.config.keys import Field, Kind, written_fields
 from daemon.config.scalars import has_bad_characters, read_any, read_scalar, shown, trap
+from daemon.config.secrets import names_file, smells
 from daemon.config.tree import Mapping, Node, Scalar, Sequence
 
 MAX_SHOWN_KEY = 100
@@ -218,7 +219,7 @@ class Reader:
         try:
             return read_any(node)
         except ValueError as e:
-            self._sink.add(node.position, path, str(e))
+            self._refuse(node, path, str(e))
             return None
 
     def _scalar(self, node: Node, field: Field, kind: Kind, path: str) -> Any:
@@ -227,11 +228,19 @@ class Reader:
         try:
             value = read_scalar(node, field, kind)
         except ValueError as e:
-            self._sink.add(node.position, path, str(e))
+            self._refuse(node, path, str(e))
             return _MISSING
         if kind in _PATH_KINDS and value and (kind is Kind.PATH or "/" in value):
             return os.path.normpath(self._base / value)
         return value
+
+    def _refuse(self, node: Scalar, path: str, message: str) -> None:
+        """A scalar that will not do; the message quotes it, unless the key's name says that it is secret."""
+        name = _last_name(path)
+        if name == "webhook" or (smells(name) and not names_file(name)):
+            message = "must be a URL" if name == "webhook" else "will not do; put it in quotes"
+            message += " (what is written is not shown: it may be a secret)"
+        self._sink.add(node.position, path, message)
 
     def _wrong_shape(self, node: Node, path: str, wanted: str) -> _Missing:
         match node:
@@ -242,7 +251,7 @@ class Reader:
             case Scalar(tag="null"):
                 got = "nothing"
             case Scalar():
-                got = shown(node.text)
+                got = shown(node.text) if not smells(_last_name(path)) else "a single value"
         self._sink.add(node.position, path, f"must be {wanted}, not {got}")
         return _MISSING
 
@@ -275,3 +284,11 @@ def _homes(schema: type[msgspec.Struct]) -> dict[str, list[str]]:
 
     visit(schema, "")
     return homes
+
+
+def _last_name(path: str) -> str:
+    """The name a path ends with: ``agents[2].env["DB.KEY"]`` -> ``DB.KEY``, ``update.allowed_urls[0]`` ->
+    ``allowed_urls``."""
+    if path.endswith('"]'):
+        return path[path.rindex('["') + 2 : -2]
+    return path.rpartition(".")[2].partition("[")[0]

@@ -8,26 +8,24 @@ files are shown: the file's rights protect it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
 from daemon.config.diff import Change
 from daemon.config.schema import Config
+from daemon.config.secrets import (
+    REDACTED,
+    named_shown,
+    names_file,
+    smells,
+    url_shown,
+    webhook_shown,
+    words_shown,
+)
 
-REDACTED = "<redacted>"
-
-_SECRET = r"secret|token|passw|pwd|passphrase|credential|auth|cookie|private|key|dsn"
-_SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
-_SECRET_FLAG = re.compile(rf"-{{1,2}}[\w.-]*(?:{_SECRET})[\w.-]*", re.IGNORECASE)
-_SECRET_ASSIGNMENT = re.compile(rf"([\w.-]*(?:{_SECRET})[\w.-]*[=:]).+", re.IGNORECASE | re.DOTALL)
-_FILE_NAME = re.compile(r"(?:file|path|dir)$", re.IGNORECASE)
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
-_QUERY = re.compile(rf"([?&][\w.-]*(?:{_SECRET}|sig)[\w.-]*=)[^&#\s]+", re.IGNORECASE)
 _COMMANDS = frozenset({"args", "command", "version_command"})
 _NAMED = frozenset({"env", "labels"})
 
@@ -73,11 +71,11 @@ def _shown(key: str, value: object) -> Any:
 def _clean(name: str, value: Any) -> Any:
     """``value`` of the key ``name``, plain data, without its secrets."""
     if name in _NAMED and isinstance(value, Mapping):
-        return {key: _named(key, text) for key, text in value.items()}
+        return named_shown(value)
     if name == "plugins" and isinstance(value, Mapping):
         return {plugin: _options(options) for plugin, options in value.items()}
     if name in _COMMANDS and isinstance(value, Sequence) and not isinstance(value, str):
-        return _words(value)
+        return words_shown(value)
     if name == "webhook" and isinstance(value, str):
         return webhook_shown(value)
     if isinstance(value, Mapping):
@@ -87,57 +85,13 @@ def _clean(name: str, value: Any) -> Any:
     return url_shown(value) if isinstance(value, str) else value
 
 
-def _smells(name: str) -> bool:
-    return _SECRET_NAME.search(name) is not None
-
-
-def _named(name: str, value: Any) -> Any:
-    if value and _smells(name):
-        return REDACTED
-    return url_shown(value) if isinstance(value, str) else value
-
-
 def _options(value: Any) -> Any:
     """Free-form options: a key that smells hides whatever stands below it, but for the path of a file."""
     if isinstance(value, Mapping):
         return {
-            key: REDACTED if item and _smells(key) and not _FILE_NAME.search(key) else _options(item)
+            key: REDACTED if item and smells(key) and not names_file(key) else _options(item)
             for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
         return [_options(item) for item in value]
     return url_shown(value) if isinstance(value, str) else value
-
-
-def _words(words: Sequence[str]) -> list[str]:
-    """Arguments: ``--token=x`` loses its value, ``--token x`` the word after it."""
-    shown: list[str] = []
-    hide = False
-    for word in words:
-        if hide and not word.startswith("-"):
-            shown.append(REDACTED)
-            hide = False
-            continue
-        hide = _SECRET_FLAG.fullmatch(word) is not None and not _FILE_NAME.search(word)
-        assignment = _SECRET_ASSIGNMENT.fullmatch(word)
-        if assignment is not None and not _FILE_NAME.search(assignment[1][:-1]) and "://" not in word:
-            shown.append(assignment[1] + REDACTED)
-        else:
-            shown.append(url_shown(word))
-    return shown
-
-
-def url_shown(text: str) -> str:
-    """A URL without user, password and query values that smell of a secret; other text as it is."""
-    if "://" not in text:
-        return text
-    return _QUERY.sub(rf"\1{REDACTED}", _USERINFO.sub(f"{REDACTED}@", text))
-
-
-def webhook_shown(url: str) -> str:
-    """A webhook's address for logs: its path is the password of many chat services."""
-    parts = urlsplit(url)
-    if not parts.path.strip("/") and not parts.query:
-        return url_shown(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}/{REDACTED}"

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from daemon.config.keys import Field, Key, Kind
+from daemon.config.secrets import word_shown
 from daemon.config.tree import Scalar
 from daemon.config.units import MAX_TEXT, parse_duration, parse_size
 
@@ -105,8 +106,8 @@ def has_bad_characters(text: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """Text for a message, quoted and never long."""
-    quoted = json.dumps(text, ensure_ascii=False)
+    """Text for a message, quoted and never long, without the secrets that its form gives away."""
+    quoted = json.dumps(word_shown(text), ensure_ascii=False)
     return quoted if len(quoted) <= MAX_TEXT else quoted[: MAX_TEXT - 4] + '..."'
 
 

@@ -17,6 +17,7 @@ from daemon.agents.manager import MultiAgentManager, Result
 from daemon.agents.operations import Outcome, Verb
 from daemon.agents.world import AgentWorld
 from daemon.collectors.manager import CollectorManager
+from daemon.config.secrets import named_shown
 from daemon.control.config_manager import ConfigManager
 from daemon.control.node import NodeFacts
 from daemon.control.records import Records
@@ -143,7 +144,7 @@ class Control:
             ip=facts.ip,
             os=facts.os,
             arch=facts.arch,
-            labels=settings.labels,
+            labels=named_shown(settings.labels),
             daemon_version=__version__,
             agent_version=self.agent_version(),
             register_at=manager.registered_at,

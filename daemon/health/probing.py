@@ -10,8 +10,8 @@ from twisted.internet.defer import CancelledError
 
 from daemon.aio.command import CommandRunner
 from daemon.aio.reactor import Clock
-from daemon.config.redact import url_shown
 from daemon.config.schema import AgentConfig, HealthCheckConfig
+from daemon.config.secrets import url_shown
 from daemon.errors import DaemonError
 from daemon.httpclient import HttpError, Overdue, by_deadline, explain
 

@@ -7,7 +7,8 @@ import json
 import yaml
 
 from daemon.config.diff import diff
-from daemon.config.redact import REDACTED, effective, plan
+from daemon.config.redact import effective, plan
+from daemon.config.secrets import REDACTED
 
 SECRETS = """\
 daemon: {labels: {site: berlin, join_token: hush-1}}

@@ -113,6 +113,14 @@ class GoodTest(UpdateCase):
         self.assertEqual(self.told(), ["update.accepted", "update.applying", "update.succeeded"])
         self.assertIn("1.1.0 runs, proven after 0 s (before: 1.0.0)", self.room.events.published[-1].message)
 
+    def test_the_event_tells_the_address_without_user_password_and_query(self) -> None:
+        url = request().download_url
+        scheme, _, rest = url.partition("://")
+        self.over(self.submit(download_url=f"{scheme}://u:hush@{rest}?X-Amz-Signature=hush"), UpdateState.SUCCEEDED)
+        accepted = self.room.events.published[0]
+        self.assertEqual((accepted.type, accepted.data["url"]), ("update.accepted", url))
+        self.assertNotIn("hush", str(self.room.events.published))
+
     def test_every_step_is_on_disk_before_it_is_taken(self) -> None:
         seen: list[tuple[str, str]] = []
         for name, where in (("download", self.intake), ("manifest", self.intake), ("plan", self.web),
