@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes.packages import Signer
 from tests.system.harness import ROOT, Daemon, shell, sleeper, wait_for
 from tests.system.test_system_real_agents import free_port
 
@@ -102,16 +103,12 @@ def test_no_secret_is_told_anywhere(daemon: Daemon, redirecting: str) -> None:
         "  - id: missing\n    type: custom\n    binary_path: /nowhere/x\n"
         "    args: ['--token=planted27', '--db', 'https://u:planted28@h/?sig=planted29']\n"
     )
-    key = daemon.root / "key.pem"
-    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True, capture_output=True)
-    public = subprocess.run(["openssl", "pkey", "-in", key, "-pubout"], check=True, capture_output=True).stdout
-    (daemon.root / "pub.pem").write_bytes(public)
     rest = f"""collectors:
   exec:
     - {{name: one, command: [/bin/false, '--token=planted30', '--password', planted31], interval: 1s}}
     - {{name: two, command: [/nowhere/y, '--token=planted32'], interval: 1s}}
 resources: {{webhook: 'http://u:planted40@{closed}/services/planted41?key=planted42'}}
-update: {{public_key_file: {daemon.root}/pub.pem, allowed_urls: ['http://{closed}/', 'http://{redirecting}/']}}
+update: {{public_key_file: {Signer(daemon.root).public}, allowed_urls: ['http://{closed}/', 'http://{redirecting}/']}}
 """
     daemon.configure(
         agents, daemon="log_level: debug\nlabels: {api_key: planted50, rack: '7'}", rest=rest
