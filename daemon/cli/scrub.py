@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from daemon.config.redact import REDACTED, effective, url_shown
+from daemon.config.redact import effective
 from daemon.config.schema import Config
+from daemon.config.secrets import REDACTED, url_shown
 
 LEAST = 4  # characters: a shorter secret would tear holes into everything
 SEGMENT = 12  # characters of a part of a webhook's path that is taken for the secret itself
