@@ -291,9 +291,9 @@ class UpdateManager(Service):
 
     def list(self) -> tuple[UpdateView, ...]:
         """All of them, the newest first."""
-        found = [record.view() for record in (*self._ended.values(), *self._left)]
-        found += [update.record.view(update.progress) for update in self._under_way.values()]
-        return tuple(sorted(found, key=lambda view: view.id, reverse=True))
+        found = [(_age(record), record.view()) for record in (*self._ended.values(), *self._left)]
+        found += [(_age(u.record), u.record.view(u.progress)) for u in self._under_way.values()]
+        return tuple(view for _at, view in sorted(found, key=lambda each: each[0], reverse=True))
 
     @property
     def under_way(self) -> tuple[UpdateView, ...]:
@@ -424,7 +424,7 @@ class UpdateManager(Service):
         if self._under_way.get(record.target) is update:
             del self._under_way[record.target]
         self._count(record)
-        old = too_old(sorted(self._ended.values(), key=lambda each: each.id))
+        old = too_old(sorted(self._ended.values(), key=_age))
         if old:
             for each in old:
                 del self._ended[each.id]
@@ -446,6 +446,11 @@ class UpdateManager(Service):
             return await self._tools.threads.run(LANE, SAVE_DEADLINE_S, work, *args)
         except (LaneBusy, LaneTimeout) as error:
             raise StorageError(f"the disk of updates does not answer ({error}); check that disk") from error
+
+
+def _age(record: UpdateRecord) -> tuple[float, str]:
+    """Orders updates; the ids of two of the same second do not."""
+    return record.accepted_at, record.id
 
 
 def _same(record: UpdateRecord, source: Source) -> bool:

@@ -302,6 +302,13 @@ class RequestsTest(UpdateCase):
         self.assertEqual(self.room.known.version_of("web", request().hash), "1.1.0")
         self.assertEqual((self.room.known.newest("web"), self.room.known.newest("db")), ("1.1.0", ""))
 
+    def test_the_newest_comes_first_within_a_second_too(self) -> None:
+        versions = [f"1.{number}.0" for number in range(1, 9)]
+        for version in versions:
+            self.room.now += 0.01
+            self.submit(version)
+        self.assertEqual([view.version for view in self.manager.list()], versions[::-1])
+
     def test_history_is_bounded_by_target(self) -> None:
         for number in range(55):
             self.room.now += 1
