@@ -246,7 +246,7 @@ class HostileTest(RealSocketCase):
     async def test_a_flooding_writer_starves_neither_the_loop_nor_others(self) -> None:
         receiver = await self.receiver()
         floods = [self.child(FLOOD) for _ in range(3)]
-        await self.until(lambda: receiver.stats().received_total > 1000)
+        await self.until(lambda: receiver.stats().connections == 3 and receiver.stats().received_total > 1000)
         self.other.pids.add(floods[0].pid)
         quiet = self.client()
         slowest = 0.0
