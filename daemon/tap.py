@@ -123,14 +123,24 @@ def read_tap_cfg(candidates: tuple[Path, ...]) -> dict[str, str]:
     return {}
 
 
+def ignore_alone() -> None:
+    """What we ignore agents do not: an ignored signal is inherited by an exec, a handler is not (signal(7)).
+
+    SIGHUP must not kill us until our handler stands; nohup(1) and a shell's ``&`` leave others ignored.
+    SIGPIPE and SIGXFSZ are Python's own, which ``subprocess`` restores in children.
+    """
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:
+        if number == signal.SIGHUP or signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
+
+
 def makeService(options: Options) -> HostDaemon:
     """Makes the service tree; starts no thread, server or agent, for twistd may fork after it.
 
     Raises:
         SystemExit: 1 with one line per fault on stderr; with ``--check`` 0 or 1.
     """
-    # Until our handler stands SIGHUP must not kill us. A handler, not SIG_IGN: that one would be inherited.
-    signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+    ignore_alone()
     try:
         faults.arm(os.environ)
         loaded = load(Path(options["config"]))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from collections.abc import Awaitable, Callable, Iterable
+
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
+
+from daemon.web.request import BoundedRequest
 
 
 @implementer(IPushProducer)
@@ -39,3 +43,30 @@ class Pace:
         """Waits until the client reads."""
         if self._waiter is not None:
             await self._waiter
+
+
+async def write_pieces(
+    request: BoundedRequest, pieces: Iterable[bytes], turn: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Writes a body as the client reads it.
+
+    Args:
+        request: what is answered.
+        pieces: made one by one, when the client has room for them.
+        turn: awaited after each, for pieces that take long to make.
+    """
+    pace = Pace()
+    request.registerProducer(pace, True)
+    try:
+        for piece in pieces:
+            request.write(piece)
+            if turn is not None:
+                await turn()
+            await pace.ready()
+            if pace.stopped:
+                return
+    except CancelledError:
+        return  # the client has gone
+    finally:
+        if request.channel is not None:
+            request.unregisterProducer()

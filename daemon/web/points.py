@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import msgspec
-from twisted.internet.defer import CancelledError
 
 from daemon.model.usage import UsagePoint
 from daemon.web.bodies import point_body
-from daemon.web.pace import Pace
+from daemon.web.pace import write_pieces
 from daemon.web.request import BoundedRequest
 
 PIECE = 100  # points encoded in one go: a millisecond, some 30 KB
@@ -31,16 +30,4 @@ def pieces(agent_id: str, points: Sequence[UsagePoint]) -> Iterator[bytes]:
 
 async def serve_points(request: BoundedRequest, agent_id: str, points: Sequence[UsagePoint]) -> None:
     """Writes the body as the client reads it."""
-    pace = Pace()
-    request.registerProducer(pace, True)
-    try:
-        for piece in pieces(agent_id, points):
-            request.write(piece)
-            await pace.ready()
-            if pace.stopped:
-                return
-    except CancelledError:
-        return  # the client has gone
-    finally:
-        if request.channel is not None:
-            request.unregisterProducer()
+    await write_pieces(request, pieces(agent_id, points))

@@ -18,11 +18,6 @@ ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # the key of an element in answ
 DESKTOP, PHONE = (1440, 1000), (360, 780)
 
 
-def installed() -> bool:
-    """Whether there is a browser to test with."""
-    return shutil.which("chromedriver") is not None and shutil.which("chromium") is not None
-
-
 class Browser:
     """One window.
 

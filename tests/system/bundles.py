@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.system.harness import ROOT, Daemon, alive, wait_for
 
@@ -269,7 +269,27 @@ class Installed(Daemon):
         super().clean_up()
 
 
-class Traffic:
+class Endless:
+    """Something that goes on in a thread for as long as a block lasts."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stop.set()
+        self._thread.join(20)
+
+    def _run(self) -> None:
+        """Until ``_stop`` is set."""
+        raise AssertionError(f"{type(self).__name__} does nothing")
+
+
+class Traffic(Endless):
     """Requests without end, to the control socket and to a port; what was refused is asked again, as a client
     would."""
 
@@ -278,16 +298,7 @@ class Traffic:
         self._port = port
         self.odd: list[Any] = []
         self._daemon = daemon
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Traffic:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._stop.set()
-        self._thread.join(20)
+        super().__init__()
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from tests.fakes.ports import free_port
-from tests.system.browser import PHONE, Browser, installed
+from tests.system.browser import PHONE, Browser
 from tests.system.harness import Daemon, alive, shell, sleeper, wait_for
 
-pytestmark = [pytest.mark.real, pytest.mark.skipif(not installed(), reason="no chromium with chromedriver")]
+pytestmark = pytest.mark.real
 
 QUICK = "collectors:\n" + "".join(f"  {n}: {{interval: 1s}}\n" for n in ("cpu", "memory", "disk", "network")) + "resources: {interval: 1s}\n"
 ENTER, ESCAPE = "\ue007", "\ue00c"  # WebDriver, 17.4.2

@@ -18,7 +18,7 @@ import pytest
 import daemon.rpc  # noqa: F401 - sets what grpc reads at its import
 from daemon.rpc.pb import daemon_pb2, daemon_pb2_grpc
 from tests.system import bundles
-from tests.system.bundles import Installed, Traffic
+from tests.system.bundles import Endless, Installed, Traffic
 from tests.system.harness import alive, sleeper, wait_for
 from tests.system.test_system_grpc import free_port
 from tests.system.test_system_notify import Systemd
@@ -123,23 +123,14 @@ def job_without_files(update_id: str, version: str) -> dict[str, Any]:
     return {"id": update_id, "version": version, "old_version": "", "folder": "/nonexistent", "files": {}}
 
 
-class Calls:
+class Calls(Endless):
     """gRPC without end on one channel."""
 
     def __init__(self, port: int) -> None:
         self.answered = 0
         self.odd: list[str] = []
         self._port = port
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Calls:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._stop.set()
-        self._thread.join(20)
+        super().__init__()
 
     def _run(self) -> None:
         options = [("grpc.max_reconnect_backoff_ms", 200), ("grpc.initial_reconnect_backoff_ms", 50)]
@@ -155,22 +146,13 @@ class Calls:
                     time.sleep(0.02)
 
 
-class Beats:
+class Beats(Endless):
     """Heartbeats on the socket, from the pid of an agent; nobody answers them, and nothing may break."""
 
     def __init__(self, daemon: Installed, pid: int) -> None:
         self._path = str(daemon.work_dir / "run" / "heartbeat.sock")
         self._pid = pid
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Beats:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._stop.set()
-        self._thread.join(20)
+        super().__init__()
 
     def _run(self) -> None:
         while not self._stop.is_set():

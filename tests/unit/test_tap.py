@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -179,3 +181,14 @@ def test_a_reactor_that_was_chosen_is_chosen_again() -> None:
     options.parent = usage.Options()
     options.parent["reactor"] = "poll"
     assert invocation_of(options, "").twistd == ("--reactor=poll",)
+
+
+def test_what_the_daemon_ignores_its_agents_do_not() -> None:
+    ask = ["sh", "-c", "grep SigIgn /proc/$$/status"]
+    code = (
+        "import subprocess; from daemon.tap import ignore_alone; ignore_alone(); "
+        f"subprocess.run({ask!r}, check=True)"
+    )
+    started_so = ["sh", "-c", "trap '' HUP INT QUIT USR1; exec \"$0\" -c \"$1\"", sys.executable, code]
+    done = subprocess.run(started_so, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["SigIgn:", "0000000000000000"]
