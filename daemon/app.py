@@ -35,7 +35,7 @@ from daemon.logs.own import RotatingStream, attend
 from daemon.model.agent import AgentState
 from daemon.model.event import Severity
 from daemon.procfs.table import sweep
-from daemon.updater.handing_over import HandOver, Invocation, become
+from daemon.updater.selfupdate.handing_over import HandOver, Invocation, become
 from daemon.updating import make_daemon_target, make_updates
 from daemon.uplink import Uplink
 from daemon.web.api import Api
@@ -348,7 +348,7 @@ class HostDaemon(MultiService):
         return Deferred.fromCoroutine(self._leave())
 
     def hand_over(self, hand_over: HandOver) -> bool:
-        """See :class:`daemon.updater.handing_over.GivesWay`: a stop whose end is an exec, not an exit."""
+        """A stop whose end is an exec, no exit: :class:`daemon.updater.selfupdate.handing_over.GivesWay`."""
         if self._hand_over is not None or self._stopping or self._asked_once:
             return False
         self._hand_over = hand_over

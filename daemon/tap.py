@@ -34,7 +34,7 @@ from daemon.errors import ConfigValidateError, DaemonError
 
 if TYPE_CHECKING:
     from daemon.app import HostDaemon
-    from daemon.updater.handing_over import Invocation
+    from daemon.updater.selfupdate.handing_over import Invocation
 
 TAP_CFG = (Path("tap.cfg"), Path("/etc/hostdaemon/tap.cfg"))
 SECTION = "hostdaemon"
@@ -166,7 +166,7 @@ def _make(loaded: LoadedConfig, options: Options) -> HostDaemon:
     from daemon.durable.lock import DirectoryLock
     from daemon.durable.workdir import WorkDir
     from daemon.logs.own import RotatingStream
-    from daemon.updater.handing_over import inherited_lock
+    from daemon.updater.selfupdate.handing_over import inherited_lock
 
     reactor: Any = global_reactor
     # Twisted's timers go by wall time; a clock that is set must neither hold nor hurry anything.
@@ -210,7 +210,7 @@ def _make(loaded: LoadedConfig, options: Options) -> HostDaemon:
 def invocation_of(options: Options, log_file: str) -> Invocation:
     """How this process was started, for its successor after an update; a relative path would mean another
     file where twistd has changed its directory."""
-    from daemon.updater.handing_over import Invocation
+    from daemon.updater.selfupdate.handing_over import Invocation
 
     ours: list[str] = []
     for name in ("config", "log-level", "log-format", "log-file"):

@@ -13,18 +13,18 @@ from daemon.assembly import Parts
 from daemon.config.schema import UpdateConfig
 from daemon.control.control import CheckResult
 from daemon.durable.workdir import WorkDir
-from daemon.updater.claims import Claims
-from daemon.updater.daemon_target import DaemonTarget
-from daemon.updater.handing_over import GivesWay, Invocation
-from daemon.updater.installation import Installation
+from daemon.updater.agent.claims import Claims
 from daemon.updater.intake import Intake
 from daemon.updater.journal import UpdateJournal
 from daemon.updater.known import KnownPackages
 from daemon.updater.manager import UpdateManager, Verdict
 from daemon.updater.policy import Outcome
-from daemon.updater.self_proof import SelfProof, as_mapping
+from daemon.updater.selfupdate.handing_over import GivesWay, Invocation
+from daemon.updater.selfupdate.installation import Installation
+from daemon.updater.selfupdate.proof import SelfProof, as_mapping
+from daemon.updater.selfupdate.switching import Surroundings
+from daemon.updater.selfupdate.target import DaemonTarget
 from daemon.updater.staging import Staging
-from daemon.updater.switching import Surroundings
 from daemon.updater.target import UpdateTarget
 from daemon.updater.update import Tools
 
@@ -54,7 +54,7 @@ def make_updates(reactor: Any, parts: Parts, daemon_target: DaemonTarget) -> Upd
 
 def _make_intake(reactor: Any, parts: Parts, known: KnownPackages) -> Intake:
     from daemon.httpclient.fetching import Fetcher
-    from daemon.updater.download import Downloader
+    from daemon.updater.download.downloader import Downloader
     from daemon.updater.fetching import PackageIntake
 
     downloader = Downloader(
@@ -105,7 +105,7 @@ class HostTargets:
     def gone(self, agent_id: str) -> UpdateTarget:
         """See Targets."""
         if agent_id not in self._made:
-            from daemon.updater.agent_target import AgentTarget
+            from daemon.updater.agent.target import AgentTarget
 
             self._made[agent_id] = AgentTarget(
                 agent_id, self._parts.agents, config=lambda: self._parts.config.in_force.update,

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.updater.host import this_host
-from daemon.updater.version import Version
+from daemon.updater.package.host import this_host
+from daemon.updater.package.version import Version
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 PROGRAM = "bin/twistd"

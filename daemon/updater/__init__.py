@@ -1,1 +1,1 @@
-"""Signed updates with automatic roll-back (not wired yet)."""
+"""Signed updates with automatic roll-back: what is asked for, in which order it is done, what is told."""

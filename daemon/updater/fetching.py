@@ -22,20 +22,20 @@ from daemon.durable.explain import storage_error
 from daemon.errors import StorageError, UpdateDownloadError, UpdateVerifyError
 from daemon.interfaces import WallClock
 from daemon.model.update import DAEMON
-from daemon.updater.digest import Cancelled, Progress, digest_of
-from daemon.updater.download import Downloader
-from daemon.updater.host import Host, this_host
+from daemon.updater.download.downloader import Downloader
+from daemon.updater.download.space import check_space
+from daemon.updater.download.urls import BadUrlError, allowed_url
 from daemon.updater.intake import Contents, Signed
-from daemon.updater.keys import PublicKeys
 from daemon.updater.known import KnownPackages
-from daemon.updater.manifest import Manifest, check
-from daemon.updater.package import Limits, Unpacked, bare, unpack
+from daemon.updater.package.digest import Cancelled, Progress, digest_of
+from daemon.updater.package.host import Host, this_host
+from daemon.updater.package.keys import PublicKeys
+from daemon.updater.package.manifest import Manifest, check
+from daemon.updater.package.unpacking import Limits, Unpacked, bare, unpack
+from daemon.updater.package.version import Version
 from daemon.updater.record import UpdateRecord
-from daemon.updater.space import check_space
 from daemon.updater.staging import FILES, PACKAGE
 from daemon.updater.target import UpdateTarget
-from daemon.updater.urls import BadUrlError, allowed_url
-from daemon.updater.version import Version
 
 LANE = "update-verify"
 VERIFY_S = 1800.0  # 512 MiB on a disk that others keep busy

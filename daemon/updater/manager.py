@@ -22,14 +22,14 @@ from daemon.durable.atomic import write_atomic
 from daemon.errors import RequestError, RequestFault, StorageError
 from daemon.model.event import Severity
 from daemon.model.update import DAEMON, SOLE_AGENT, UpdateRequest, UpdateState, UpdateStep, UpdateView
+from daemon.updater.download.source import Source, check_source
+from daemon.updater.download.urls import parse_url
 from daemon.updater.journal import too_old
 from daemon.updater.policy import Course, Outcome, changes_something, course
 from daemon.updater.record import UpdateRecord
-from daemon.updater.source import Source, check_source
 from daemon.updater.staging import PACKAGE
 from daemon.updater.target import UpdateTarget
 from daemon.updater.update import LANE, SAVE_DEADLINE_S, Tools, Update, facts_of
-from daemon.updater.urls import parse_url
 
 UNDER_WAY_MAX = 16  # each has a folder, a connection and hashes at full speed
 

@@ -31,11 +31,11 @@ from daemon.model.update import UpdateState, UpdateStep
 from daemon.updater.intake import Intake
 from daemon.updater.journal import UpdateJournal
 from daemon.updater.known import KnownPackages
+from daemon.updater.package.version import is_version
 from daemon.updater.policy import Course, cancellable, changes_something
 from daemon.updater.record import ATTEMPTS_MAX, UpdateRecord
 from daemon.updater.staging import Staging
 from daemon.updater.target import Job, UpdateTarget
-from daemon.updater.version import is_version
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -11,8 +11,8 @@ from typing import Any
 
 from daemon.model.agent import Identity
 from daemon.procfs.identity import boot_id
-from daemon.updater import launcher
-from daemon.updater.probation import Probation, ProbationFile
+from daemon.updater.selfupdate import launcher
+from daemon.updater.selfupdate.probation import Probation, ProbationFile
 
 PROGRAM = "import sys; print('version {version}', *sys.argv[1:])\n"
 NOBODY = Identity(boot_id=boot_id(), pid=2**22 - 1, start_ticks=1)

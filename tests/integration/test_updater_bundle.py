@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from daemon.model.platform import architecture
-from daemon.updater.host import this_host
+from daemon.updater.package.host import this_host
 from tests.fakes.packages import Signer, package_of, sha256
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -216,7 +216,7 @@ def small_daemon(**keys: Any) -> bytes:
     """A package like the daemon's, with next to nothing in it."""
     host = this_host()
     files = {
-        "bin/twistd": PROGRAM, "lib/daemon/updater/launcher.py": (ROOT / "daemon/updater/launcher.py").read_bytes(),
+        "bin/twistd": PROGRAM, "lib/daemon/updater/selfupdate/launcher.py": (ROOT / "daemon/updater/selfupdate/launcher.py").read_bytes(),
     }
     known = {"component": "daemon", "version": "2.0.0", "os": host.os, "arch": host.arch, "python": host.python,
              "libc": host.libc, "main": "bin/twistd"}
@@ -256,7 +256,7 @@ def test_an_installation_starts_what_is_current(tmp_path: Path, signer: Signer) 
     [({"component": "thing"}, "is for thing, not for daemon"), ({"python": "cp27"}, "is for Python cp27"),
      ({"arch": "pdp11"}, "is for linux/pdp11"), ({"libc": "glibc-99"}, "needs glibc-99"),
      ({"expires": "2020-01-01T00:00:00Z"}, "expired"), ({"version": "1:2.0"}, "not one that scripts/bundle made"),
-     ({"main": "lib/daemon/updater/launcher.py"}, "not one that scripts/bundle made")],
+     ({"main": "lib/daemon/updater/selfupdate/launcher.py"}, "not one that scripts/bundle made")],
 )
 def test_what_does_not_fit_is_not_installed(tmp_path: Path, signer: Signer, keys: dict[str, Any], words: str) -> None:
     file, root = write_signed(tmp_path, signer, small_daemon(**keys)), tmp_path / "root"

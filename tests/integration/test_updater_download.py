@@ -26,9 +26,9 @@ from daemon import faults
 from daemon.aio.threads import ThreadLanes
 from daemon.errors import StorageError, UpdateDownloadError
 from daemon.httpclient.fetching import Fetcher
-from daemon.updater.download import DISK_TIMEOUT_S, LANE, OVERALL_S, TRIES_MAX, Downloader
-from daemon.updater.part import ETAG, PACKAGE, PART
-from daemon.updater.progress import Progress
+from daemon.updater.download.downloader import DISK_TIMEOUT_S, LANE, OVERALL_S, TRIES_MAX, Downloader
+from daemon.updater.download.part import ETAG, PACKAGE, PART
+from daemon.updater.download.progress import Progress
 from tests.fakes import package_server as server
 from tests.fakes.package_server import Manner, PackageServer
 from tests.fakes.threads import InlineThreads

@@ -40,8 +40,8 @@ from daemon.procfs.age import process_age_s
 from daemon.procfs.identity import boot_id
 from daemon.procfs.table import sweep
 from daemon.procfs.usage import SessionMeter
-from daemon.updater.agent_target import AgentTarget
-from daemon.updater.claims import Claims
+from daemon.updater.agent.claims import Claims
+from daemon.updater.agent.target import AgentTarget
 from daemon.updater.target import Applied, Job
 from tests.fakes.directory import FakeEvents
 from tests.fakes.supervised import FakeAlerts

@@ -259,7 +259,7 @@ class Installed(Daemon):
                     line = (entry / "cmdline").read_bytes()
                 except OSError:
                     continue
-                if b"daemon.updater.watcher" in line and str(self.at).encode() in line and alive(int(entry.name)):
+                if b"daemon.updater.selfupdate.watcher" in line and str(self.at).encode() in line and alive(int(entry.name)):
                     found.add(int(entry.name))
         return found
 

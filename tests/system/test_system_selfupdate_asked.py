@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from daemon.updater.host import this_host
+from daemon.updater.package.host import this_host
 from tests.fakes.packages import Signer, package_of, sha256
 from tests.system import bundles
 from tests.system.bundles import Installed

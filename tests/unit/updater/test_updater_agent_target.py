@@ -16,7 +16,7 @@ from daemon.config.schema import AgentType
 from daemon.errors import ErrorCode, RequestError, RequestFault, UpdateApplyError, UpdateRollbackError
 from daemon.model.agent import AgentState, ExitStatus, HealthStatus
 from daemon.model.health import HealthVerdict
-from daemon.updater.claims import Claims
+from daemon.updater.agent.claims import Claims
 from tests.fakes.commands import FakeProgram
 from tests.fakes.host import Program
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from daemon.httpclient.sink import Answer
-from daemon.updater.answers import Step, Verdict, judge, retry_after_s, validator_of
+from daemon.updater.download.answers import Step, Verdict, judge, retry_after_s, validator_of
 
 NOW = "Sun, 06 Nov 1994 08:49:37 GMT"
 MAX = 1000

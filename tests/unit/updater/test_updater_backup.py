@@ -11,9 +11,9 @@ import pytest
 
 from daemon import faults
 from daemon.errors import ErrorCode, UpdateApplyError, UpdateRollbackError
-from daemon.updater.backup import Backup, Backuper
-from daemon.updater.copying import sha256_of
-from daemon.updater.installed import Installed, load_installed, save_installed
+from daemon.updater.agent.backup import Backup, Backuper
+from daemon.updater.agent.copying import sha256_of
+from daemon.updater.agent.installed import Installed, load_installed, save_installed
 
 AT = 1_795_172_400.0  # 2026-11-20T11:00:00Z
 

@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from daemon.model.agent import ExitStatus
-from daemon.updater.checking import CHECK_S, OUTPUT_MAX, Checker, new_faults
-from daemon.updater.launcher import interpreter
+from daemon.updater.selfupdate.checking import CHECK_S, OUTPUT_MAX, Checker, new_faults
+from daemon.updater.selfupdate.launcher import interpreter
 from tests.fakes.commands import CommandsInTurn, FakeProgram
 
 MISSING = "hostdaemon: D1002 agents[0].binary_path: /opt/x does not exist"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from daemon import faults
-from daemon.updater.copying import (
+from daemon.updater.agent.copying import (
     CAPABILITY,
     PIECE_BYTES,
     Rights,

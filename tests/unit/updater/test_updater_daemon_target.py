@@ -19,13 +19,13 @@ from daemon.durable.workdir import WorkDir
 from daemon.errors import RequestFault, UpdateApplyError, UpdateRollbackError
 from daemon.model.agent import AgentState, ExitStatus, Identity
 from daemon.procfs.identity import identify
-from daemon.updater import launcher
-from daemon.updater.daemon_target import FALL_BACK_S, DaemonTarget
-from daemon.updater.handing_over import HandOver, Invocation
-from daemon.updater.installation import Installation
-from daemon.updater.probation import Kind, Phase, Probation, ProbationFile
-from daemon.updater.self_proof import LOST_S, SelfProof
-from daemon.updater.switching import Surroundings, times
+from daemon.updater.selfupdate import launcher
+from daemon.updater.selfupdate.handing_over import HandOver, Invocation
+from daemon.updater.selfupdate.installation import Installation
+from daemon.updater.selfupdate.probation import Kind, Phase, Probation, ProbationFile
+from daemon.updater.selfupdate.proof import LOST_S, SelfProof
+from daemon.updater.selfupdate.switching import Surroundings, times
+from daemon.updater.selfupdate.target import FALL_BACK_S, DaemonTarget
 from daemon.updater.target import Job
 from tests.fakes.commands import CommandsInTurn, FakeProgram
 from tests.fakes.directory import FakeEvents
@@ -257,7 +257,7 @@ class SwitchTest(TargetCase):
         self.assertEqual(asked.version, "2")
         watcher = self.commands.calls[-1]
         self.assertEqual(watcher.argv[-2:], (str(self.root), "u1"))
-        self.assertIn("daemon.updater.watcher", watcher.argv[-4])
+        self.assertIn("daemon.updater.selfupdate.watcher", watcher.argv[-4])
         self.assertEqual((self.paths.state / "before-u1/a.json").read_text(), "state of before")
         self.assertIn("not confirmed yet", str(self.done(self.target.refusal())))
         self.assertNoResult(self.begun(self.target.apply(self.job())))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.errors import StorageError
-from daemon.updater.digest import PIECE_BYTES, Cancelled, digest_of
+from daemon.updater.package.digest import PIECE_BYTES, Cancelled, digest_of
 
 
 @pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES])

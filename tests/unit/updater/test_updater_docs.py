@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 
 from daemon.model.update import UpdateRequest
-from daemon.updater import package
-from daemon.updater.keys import decode_signature
-from daemon.updater.manifest import SIZE_MAX, Manifest, parse
-from daemon.updater.version import Version, newer
+from daemon.updater.package.keys import decode_signature
+from daemon.updater.package.manifest import SIZE_MAX, Manifest, parse
+from daemon.updater.package.unpacking import Limits
+from daemon.updater.package.version import Version, newer
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "releases.md").read_text(encoding="utf-8")
 
@@ -36,7 +36,7 @@ def test_the_request_has_the_keys_of_one() -> None:
 
 
 def test_the_limits_are_those_that_hold() -> None:
-    limits = package.Limits(packed_bytes=1)
+    limits = Limits(packed_bytes=1)
     assert (limits.growth, limits.ratio, limits.files, SIZE_MAX) == (4, 100, 16_384, 2**20)
     for words in ("four times that unpacked", "a hundredfold", "16,384 files", "1 MiB of manifest"):
         assert words in TEXT

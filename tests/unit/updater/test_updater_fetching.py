@@ -15,10 +15,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from daemon.config.schema import UpdateConfig
 from daemon.errors import StorageError, UpdateDownloadError, UpdateVerifyError
-from daemon.updater.download import Downloader
+from daemon.updater.download.downloader import Downloader
 from daemon.updater.fetching import LANE, PackageIntake
-from daemon.updater.host import Host
 from daemon.updater.known import KnownPackages
+from daemon.updater.package.host import Host
 from daemon.updater.record import UpdateRecord
 from tests.fakes.packages import Signer, package_of, sha256
 from tests.fakes.threads import InlineThreads

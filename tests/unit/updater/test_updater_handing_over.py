@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from daemon.durable.lock import DirectoryLock
-from daemon.updater.handing_over import Invocation, environment, inherited_lock
-from daemon.updater.launcher import interpreter
+from daemon.updater.selfupdate.handing_over import Invocation, environment, inherited_lock
+from daemon.updater.selfupdate.launcher import interpreter
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 # Becomes a program that tells what it finds; holds the lock of a folder, and a descriptor that must not stay.
@@ -20,7 +20,7 @@ BEFORE = """\
 import os, signal, sys
 from pathlib import Path
 from daemon.durable.lock import DirectoryLock
-from daemon.updater.handing_over import HandOver, become
+from daemon.updater.selfupdate.handing_over import HandOver, become
 lock = DirectoryLock(Path(sys.argv[1]))
 lock.acquire()
 other = os.open("/dev/null", os.O_RDONLY)
@@ -35,7 +35,7 @@ AFTER = """\
 import json, os, signal, sys
 from pathlib import Path
 from daemon.durable.lock import DirectoryLock
-from daemon.updater.handing_over import inherited_lock
+from daemon.updater.selfupdate.handing_over import inherited_lock
 open_ = sorted(int(n) for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}"))
 fd = inherited_lock(os.environ)
 lock = DirectoryLock(Path(sys.argv[1]))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon.model.platform import architecture
-from daemon.updater.host import libc, musl, this_host
+from daemon.updater.package.host import libc, musl, this_host
 
 
 @pytest.mark.parametrize(

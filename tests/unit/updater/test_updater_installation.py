@@ -12,8 +12,8 @@ import pytest
 
 from daemon import faults
 from daemon.errors import UpdateApplyError
-from daemon.updater import launcher
-from daemon.updater.installation import Installation
+from daemon.updater.selfupdate import launcher
+from daemon.updater.selfupdate.installation import Installation
 from tests.fakes.installation import add_version, files_of, install
 
 

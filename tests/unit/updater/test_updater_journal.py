@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from daemon.errors import StorageError
-from daemon.updater import manifest as manifests
-from daemon.updater.installed import Installed, load_installed, save_installed
+from daemon.updater.agent.installed import Installed, load_installed, save_installed
 from daemon.updater.journal import FILE_MAX, UpdateJournal
+from daemon.updater.package import manifest as manifests
 from daemon.updater.record import UpdateRecord
 
 STAGING = "/var/lib/daemon/downloads/20261126100000-5f3a09c1/files"

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
 
 from daemon.errors import StorageError, UpdateVerifyError
-from daemon.updater.keys import FILE_MAX, KEYS_MAX, PublicKeys
+from daemon.updater.package.keys import FILE_MAX, KEYS_MAX, PublicKeys
 
 PACKAGE = b"the bytes of a package"
 DIGEST = hashlib.sha256(PACKAGE).digest()

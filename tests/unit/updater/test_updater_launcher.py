@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from daemon.procfs.identity import identify
-from daemon.updater import launcher
-from daemon.updater.probation import ProbationFile
+from daemon.updater.selfupdate import launcher
+from daemon.updater.selfupdate.probation import ProbationFile
 from tests.fakes.installation import add_version, install, put_on_probation
 
 SYSTEM_PYTHON = Path("/usr/bin/python3")

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from daemon.errors import UpdateVerifyError
-from daemon.updater.manifest import DEPTH_MAX, PATH_MAX, SIZE_MAX, check, fault_of_name, fault_of_names, parse
+from daemon.updater.package.manifest import (
+    DEPTH_MAX,
+    PATH_MAX,
+    SIZE_MAX,
+    check,
+    fault_of_name,
+    fault_of_names,
+    parse,
+)
 
 SHA = "a" * 64
 GOOD: dict[str, Any] = {

@@ -13,7 +13,7 @@ import pytest
 
 from daemon import faults
 from daemon.errors import StorageError
-from daemon.updater.part import ETAG, PACKAGE, PART, SYNC_BYTES, PartFile
+from daemon.updater.download.part import ETAG, PACKAGE, PART, SYNC_BYTES, PartFile
 
 URL, BOOT = "https://good.example/a", "boot-1"
 
@@ -187,7 +187,7 @@ def test_a_kill_at_every_step_costs_nothing_that_was_written(tmp_path: Path, poi
         "import os, sys\n"
         "from pathlib import Path\n"
         "from daemon import faults\n"
-        "from daemon.updater.part import PartFile\n"
+        "from daemon.updater.download.part import PartFile\n"
         "faults.arm(os.environ)\n"
         f"part = PartFile(Path(sys.argv[1]), {URL!r}, {BOOT!r})\n"
         "part.open()\n"

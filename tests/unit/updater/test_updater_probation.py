@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.updater import launcher
-from daemon.updater.probation import Kind, Phase, Probation, ProbationFile
+from daemon.updater.selfupdate import launcher
+from daemon.updater.selfupdate.probation import Kind, Phase, Probation, ProbationFile
 from tests.fakes.installation import install, put_on_probation
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemon.updater.progress import Progress, Tenths
+from daemon.updater.download.progress import Progress, Tenths
 
 
 def test_ratio() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from daemon.model.agent import AgentState, HealthStatus, Identity, LastExit
 from daemon.model.health import HealthVerdict
-from daemon.updater.proof import Cause, Finding, Proof, Seen
+from daemon.updater.agent.proof import Cause, Finding, Proof, Seen
 
 ONE, TWO = (Identity(boot_id="b", pid=pid, start_ticks=pid) for pid in (100, 200))
 RUNNING, STARTING = AgentState.RUNNING, AgentState.STARTING

@@ -17,8 +17,8 @@ from daemon import faults
 from daemon.model.agent import Identity
 from daemon.model.event import Event, Severity
 from daemon.procfs.identity import identify
-from daemon.updater.probation import Phase, Probation, ProbationFile
-from daemon.updater.self_proof import LOOK_S, LOST_S, Look, Proof, SelfProof, Verdict, lost_agents
+from daemon.updater.selfupdate.probation import Phase, Probation, ProbationFile
+from daemon.updater.selfupdate.proof import LOOK_S, LOST_S, Look, Proof, SelfProof, Verdict, lost_agents
 from tests.fakes.installation import install, put_on_probation
 from tests.fakes.supervised import FakeAgent, FakeRoster
 from tests.fakes.threads import InlineThreads

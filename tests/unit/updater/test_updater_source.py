@@ -10,7 +10,7 @@ import pytest
 from daemon.config.schema import UpdateConfig
 from daemon.errors import RequestError, RequestFault
 from daemon.model.update import UpdateRequest
-from daemon.updater.source import Source, check_source
+from daemon.updater.download.source import Source, check_source
 
 URL = "https://good.example/packages/thing.tar.gz"
 SIGNATURE = base64.b64encode(b"s" * 256).decode()

@@ -9,8 +9,8 @@ import pytest
 
 from daemon import faults
 from daemon.errors import StorageError, UpdateDownloadError
-from daemon.updater import space
-from daemon.updater.space import INODES_MIN, Room, check_space, measure
+from daemon.updater.download import space
+from daemon.updater.download.space import INODES_MIN, Room, check_space, measure
 
 MIB = 2**20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.updater.urls import BadUrlError, allowed_url, parse_prefix, parse_url
+from daemon.updater.download.urls import BadUrlError, allowed_url, parse_prefix, parse_url
 
 ALLOWED = ("https://good.example/packages/", "http://[2001:db8::1]:8080/p", "http://192.0.2.7/")
 

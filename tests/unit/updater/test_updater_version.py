@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from daemon.errors import UpdateVerifyError
-from daemon.updater.version import LENGTH_MAX, Version, newer
+from daemon.updater.package.version import LENGTH_MAX, Version, newer
 
 # Each line is in order; every pair of a line is compared, both ways.
 ORDERED = [

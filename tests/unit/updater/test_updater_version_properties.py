@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daemon.errors import UpdateVerifyError
-from daemon.updater.version import Version
+from daemon.updater.package.version import Version
 
 pytest.importorskip("hypothesis")
 from hypothesis import assume, given, settings

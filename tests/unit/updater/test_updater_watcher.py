@@ -18,17 +18,17 @@ import pytest
 from daemon.durable.lock import DirectoryLock
 from daemon.model.agent import ExitStatus, Identity
 from daemon.procfs.identity import identify, verify
-from daemon.updater import launcher
-from daemon.updater.probation import Phase, Probation, ProbationFile
-from daemon.updater.switching import WATCH
-from daemon.updater.watcher import in_words, last_lines, was_asked_to_end
+from daemon.updater.selfupdate import launcher
+from daemon.updater.selfupdate.probation import Phase, Probation, ProbationFile
+from daemon.updater.selfupdate.switching import WATCH
+from daemon.updater.selfupdate.watcher import in_words, last_lines, was_asked_to_end
 from tests.fakes.installation import install, put_on_probation
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 OLD = """\
 import os, sys, time
 from pathlib import Path
-from daemon.updater.probation import ProbationFile
+from daemon.updater.selfupdate.probation import ProbationFile
 root = Path(sys.argv[1])
 with (root / "started").open("a") as file:
     file.write(f"{os.getpid()}\\n")

@@ -16,8 +16,8 @@ from daemon.aio.process import Command
 from daemon.config.schema import UpdateConfig
 from daemon.errors import DaemonError
 from daemon.model.agent import AgentState
-from daemon.updater.agent_target import AgentTarget
-from daemon.updater.claims import Claims
+from daemon.updater.agent.claims import Claims
+from daemon.updater.agent.target import AgentTarget
 from daemon.updater.target import Applied, Job
 from tests.fakes.host import FakeProcess, Program
 from tests.fakes.lab import Lab, Life

@@ -18,7 +18,7 @@ from pathlib import Path
 import daemon
 from daemon import faults
 from daemon.errors import UpdateApplyError
-from daemon.updater import launcher
+from daemon.updater.selfupdate import launcher
 
 STAGING = ".staging-"
 COMPONENT = "daemon"

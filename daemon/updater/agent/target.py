@@ -31,12 +31,12 @@ from daemon.errors import (
     UpdateRollbackError,
 )
 from daemon.interfaces import UpdatableAgent, UpdatableAgents, WallClock
-from daemon.updater.agent_files import AgentFiles
-from daemon.updater.claims import Claims
-from daemon.updater.placing import leads_through, place_of
-from daemon.updater.proof import Cause, Finding, Proof
-from daemon.updater.proving import Terms, look_at, prove
-from daemon.updater.replacing import (
+from daemon.updater.agent.claims import Claims
+from daemon.updater.agent.files import AgentFiles
+from daemon.updater.agent.placing import leads_through, place_of
+from daemon.updater.agent.proof import Cause, Finding, Proof
+from daemon.updater.agent.proving import Terms, look_at, prove
+from daemon.updater.agent.replacing import (
     Restored,
     replace_all,
     restore_all,
@@ -347,7 +347,7 @@ class AgentTarget:
         return evidence
 
     async def _prove(self, agents: Sequence[UpdatableAgent], terms: Terms) -> dict[str, Proof]:
-        """See :func:`daemon.updater.proving.prove`.
+        """See :func:`daemon.updater.agent.proving.prove`.
 
         Raises:
             CancelledError: the daemon stops.

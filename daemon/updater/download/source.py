@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from daemon.config.schema import UpdateConfig
 from daemon.errors import RequestError, RequestFault
 from daemon.model.update import UpdateRequest
-from daemon.updater.urls import BadUrlError, allowed_url
+from daemon.updater.download.urls import BadUrlError, allowed_url
 
 VERSION_MAX = 128  # characters: it becomes the name of a folder
 SIGNATURE_MAX = 2048  # bytes: RSA with 16384 bits

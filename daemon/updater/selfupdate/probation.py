@@ -19,7 +19,7 @@ import msgspec
 
 from daemon import faults
 from daemon.model.agent import Identity
-from daemon.updater import launcher
+from daemon.updater.selfupdate import launcher
 
 SCHEMA = 1
 WATCHER_LOG = "probation.log"

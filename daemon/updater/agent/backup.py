@@ -35,7 +35,7 @@ from daemon.durable.atomic import fsync_directory, read_bounded, write_atomic
 from daemon.durable.explain import storage_error
 from daemon.errors import StorageError, UpdateApplyError, UpdateRollbackError
 from daemon.interfaces import WallClock
-from daemon.updater.copying import Rights, WrongContentError, copy, rights_of, sha256_of
+from daemon.updater.agent.copying import Rights, WrongContentError, copy, rights_of, sha256_of
 
 SCHEMA = 1
 FACTS_MAX = 16 * 2**20  # bytes of a .json; a package may have thousands of files, each of which is replaced
@@ -49,7 +49,7 @@ class FileFacts(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: of the copy in the folder; empty where the backup is the file itself.
         sha256: of the content, hex.
-        mode, uid, gid, capability: see :class:`daemon.updater.copying.Rights`.
+        mode, uid, gid, capability: see :class:`daemon.updater.agent.copying.Rights`.
     """
 
     name: str = ""

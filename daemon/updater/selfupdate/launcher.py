@@ -10,7 +10,8 @@ was started anew: the old version is put back first. A daemon that is still aliv
 alone, so that ``--check`` or a second program may be started meanwhile.
 
 ``ROOT/versions/V/{bin/twistd,lib/...,manifest.json}`` are the versions, ``ROOT/probation.json`` says how the
-last update stands (:mod:`daemon.updater.probation`), ``ROOT/probation.lock`` is held by whoever changes it.
+last update stands (:mod:`daemon.updater.selfupdate.probation`), ``ROOT/probation.lock`` is held by whoever
+changes it.
 """
 
 from __future__ import annotations

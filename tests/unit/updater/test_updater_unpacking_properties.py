@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from daemon.errors import StorageError, UpdateVerifyError
-from daemon.updater.package import Limits, unpack
+from daemon.updater.package.unpacking import Limits, unpack
 from tests.fakes.packages import archive_of, manifest_of, package_of, packed, part, sha256
 
 pytest.importorskip("hypothesis")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from daemon.updater.launcher import interpreter
+from daemon.updater.selfupdate.launcher import interpreter
 
 LOCK_FD = "HOSTDAEMON_LOCK_FD"
 _STDERR = 2

@@ -9,9 +9,9 @@ from daemon.aio.reactor import Clock
 from daemon.errors import UpdateDownloadError
 from daemon.httpclient import HttpError
 from daemon.httpclient.sink import Answer
-from daemon.updater.answers import Step, Verdict, judge, too_large
-from daemon.updater.part import PartFile
-from daemon.updater.progress import Progress
+from daemon.updater.download.answers import Step, Verdict, judge, too_large
+from daemon.updater.download.part import PartFile
+from daemon.updater.download.progress import Progress
 
 PROGRESS_STEP_S = 0.25
 
@@ -37,7 +37,7 @@ class Landing:
         disk: writes it.
         max_bytes: a larger package ends the download.
         refused: the error to raise for a verdict.
-        progress, sized: see :meth:`daemon.updater.download.Downloader.fetch`.
+        progress, sized: see :meth:`daemon.updater.download.downloader.Downloader.fetch`.
 
     Attributes:
         whole: all of it is there.

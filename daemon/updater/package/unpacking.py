@@ -19,9 +19,9 @@ from daemon import faults
 from daemon.durable.atomic import fsync_directory
 from daemon.durable.explain import storage_error
 from daemon.errors import UpdateVerifyError
-from daemon.updater.archive import PIECE_BYTES, Archive, broken
-from daemon.updater.digest import Progress, path_of, unwatched
-from daemon.updater.manifest import (
+from daemon.updater.package.archive import PIECE_BYTES, Archive, broken
+from daemon.updater.package.digest import Progress, path_of, unwatched
+from daemon.updater.package.manifest import (
     MAIN_MODE,
     NAME,
     OTHER_MODE,

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from daemon.config.schema import UpdateConfig
 from daemon.interfaces import WallClock
-from daemon.updater.backup import MAIN, Backup, Backuper
-from daemon.updater.copying import content_of
-from daemon.updater.installed import Installed, load_installed, save_installed
-from daemon.updater.placing import further_files, new_folders, place_of
-from daemon.updater.replacing import sweep, unstage
+from daemon.updater.agent.backup import MAIN, Backup, Backuper
+from daemon.updater.agent.copying import content_of
+from daemon.updater.agent.installed import Installed, load_installed, save_installed
+from daemon.updater.agent.placing import further_files, new_folders, place_of
+from daemon.updater.agent.replacing import sweep, unstage
 from daemon.updater.target import Applied, Job
 
 

@@ -28,10 +28,10 @@ from daemon.errors import UpdateApplyError, UpdateRollbackError
 from daemon.interfaces import AgentRoster
 from daemon.model.agent import AgentState, Identity
 from daemon.procfs.identity import identify
-from daemon.updater import launcher
-from daemon.updater.checking import OUTPUT_MAX
-from daemon.updater.disk import DISK_S, on_disk
-from daemon.updater.handing_over import (
+from daemon.updater.selfupdate import launcher
+from daemon.updater.selfupdate.checking import OUTPUT_MAX
+from daemon.updater.selfupdate.disk import DISK_S, on_disk
+from daemon.updater.selfupdate.handing_over import (
     GivesWay,
     HandOver,
     Invocation,
@@ -39,15 +39,15 @@ from daemon.updater.handing_over import (
     file_behind_stderr,
     leads_nowhere,
 )
-from daemon.updater.installation import Installation
-from daemon.updater.probation import STDERR_LOG, WATCHER_LOG, Phase, Probation, ProbationFile
+from daemon.updater.selfupdate.installation import Installation
+from daemon.updater.selfupdate.probation import STDERR_LOG, WATCHER_LOG, Phase, Probation, ProbationFile
 
 WATCHER_S = 20.0  # for the watcher to be there
 RESERVE_MAX_S = 30.0  # of verify_timeout, kept for the way back
 # Our own import path, and nothing of the host's: an isolated interpreter takes none from variables.
 WATCH = (
     'import sys; sys.path[:] = sys.argv.pop(1).split("\\n"); '
-    "from daemon.updater.watcher import main; sys.exit(main(sys.argv[1:]))"
+    "from daemon.updater.selfupdate.watcher import main; sys.exit(main(sys.argv[1:]))"
 )
 GRACE_S = 3.0  # for a supervisor we know nothing of to start the daemon again
 

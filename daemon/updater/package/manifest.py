@@ -17,7 +17,7 @@ import msgspec
 from daemon.errors import UpdateVerifyError
 from daemon.model.moment import rfc3339
 from daemon.model.update import DAEMON
-from daemon.updater.version import Version
+from daemon.updater.package.version import Version
 
 NAME = "manifest.json"
 SIZE_MAX = 1 << 20  # bytes; about six thousand files
@@ -201,8 +201,8 @@ def check(
         installed: the version to be newer than. Empty, or a text that is no version: nobody can tell, so
             every version is accepted; hand in the newest that was ever installed to refuse a replayed older
             package even then.
-        os, arch, python, libc: of the host, see :mod:`daemon.updater.host`; the last two count for the
-            daemon's packages alone.
+        os, arch, python, libc: of the host, see :mod:`daemon.updater.package.host`; the last two count
+            for the daemon's packages alone.
         now: Unix seconds.
 
     Raises:

@@ -23,8 +23,8 @@ from daemon.interfaces import AgentRoster
 from daemon.model.agent import Identity
 from daemon.model.event import Event
 from daemon.procfs.identity import identify
-from daemon.updater.disk import DISK_S, LANE
-from daemon.updater.probation import Phase, Probation, ProbationFile
+from daemon.updater.selfupdate.disk import DISK_S, LANE
+from daemon.updater.selfupdate.probation import Phase, Probation, ProbationFile
 
 log = Logger()
 

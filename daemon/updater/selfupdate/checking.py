@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daemon.aio.command import CommandRunner
-from daemon.updater.handing_over import environment
-from daemon.updater.launcher import interpreter
+from daemon.updater.selfupdate.handing_over import environment
+from daemon.updater.selfupdate.launcher import interpreter
 
 CHECK_S = 60.0  # for a version to read the configuration
 OUTPUT_MAX = 64 * 1024

@@ -22,14 +22,14 @@ from daemon.errors import RequestError, RequestFault, UpdateApplyError, UpdateRo
 from daemon.interfaces import EventSink
 from daemon.model.event import Severity
 from daemon.model.update import DAEMON
-from daemon.updater import launcher
-from daemon.updater.checking import Checker
-from daemon.updater.disk import DISK_S, LANE, PLACE_S, on_disk
-from daemon.updater.handing_over import let_go
-from daemon.updater.installation import COMPONENT, Installation
-from daemon.updater.probation import STDERR_LOG, Kind, Outcome, Phase, Probation, ProbationFile
-from daemon.updater.self_proof import SelfProof
-from daemon.updater.switching import Surroundings, Switch, times
+from daemon.updater.selfupdate import launcher
+from daemon.updater.selfupdate.checking import Checker
+from daemon.updater.selfupdate.disk import DISK_S, LANE, PLACE_S, on_disk
+from daemon.updater.selfupdate.handing_over import let_go
+from daemon.updater.selfupdate.installation import COMPONENT, Installation
+from daemon.updater.selfupdate.probation import STDERR_LOG, Kind, Outcome, Phase, Probation, ProbationFile
+from daemon.updater.selfupdate.proof import SelfProof
+from daemon.updater.selfupdate.switching import Surroundings, Switch, times
 from daemon.updater.target import Applied, Job
 
 FALL_BACK_S = 5.0  # after a failed proof, for whoever keeps the journal to ask for the roll-back first

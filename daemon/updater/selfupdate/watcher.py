@@ -27,8 +27,8 @@ from daemon import faults
 from daemon.model.agent import ExitStatus, Identity
 from daemon.procfs import pidfd as pidfds
 from daemon.procfs.identity import identify, verify
-from daemon.updater import launcher
-from daemon.updater.probation import WATCHER_LOG, Phase, Probation, ProbationFile
+from daemon.updater.selfupdate import launcher
+from daemon.updater.selfupdate.probation import WATCHER_LOG, Phase, Probation, ProbationFile
 
 LOOK_S = 0.25  # between two looks at the record
 END_S = 30.0  # for a process to be gone after SIGKILL

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from daemon.aio.reactor import Clock, DelayedCall
 from daemon.interfaces import UpdatableAgent
-from daemon.updater.proof import Cause, Finding, Proof, Seen
+from daemon.updater.agent.proof import Cause, Finding, Proof, Seen
 
 _FORGIVEN = frozenset({Cause.EXIT, Cause.OTHER_PROCESS, Cause.UNHEALTHY})
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from daemon.errors import UpdateApplyError
-from daemon.updater.copying import Rights, rights_of
+from daemon.updater.agent.copying import Rights, rights_of
 from daemon.updater.target import Job
 
 LINKS_MAX = 40  # as the kernel follows at most

@@ -18,9 +18,9 @@ from pathlib import Path
 from daemon import faults
 from daemon.durable.atomic import fsync_directory
 from daemon.errors import UpdateApplyError, UpdateRollbackError
-from daemon.updater.backup import Backup
-from daemon.updater.copying import Rights, WrongContentError, content_of, copy
-from daemon.updater.placing import beside
+from daemon.updater.agent.backup import Backup
+from daemon.updater.agent.copying import Rights, WrongContentError, content_of, copy
+from daemon.updater.agent.placing import beside
 from daemon.updater.target import Applied, Job
 
 FILE_MODE = 0o644

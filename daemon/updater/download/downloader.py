@@ -20,11 +20,11 @@ from daemon.durable.atomic import write_atomic
 from daemon.errors import StorageError, UpdateDownloadError
 from daemon.httpclient import HttpError
 from daemon.httpclient.fetching import Fetcher, FetchLimits
-from daemon.updater.answers import Step, Verdict, too_large
-from daemon.updater.landing import Landing
-from daemon.updater.part import PACKAGE, PartFile
-from daemon.updater.progress import Progress
-from daemon.updater.urls import BadUrlError, PackageUrl, allowed_url
+from daemon.updater.download.answers import Step, Verdict, too_large
+from daemon.updater.download.landing import Landing
+from daemon.updater.download.part import PACKAGE, PartFile
+from daemon.updater.download.progress import Progress
+from daemon.updater.download.urls import BadUrlError, PackageUrl, allowed_url
 
 log = Logger()
 
@@ -139,7 +139,7 @@ class Downloader:
         return package
 
     async def _disk(self, call: Callable[..., Any], *args: Any) -> Any:
-        """See :class:`daemon.updater.landing.Disk`."""
+        """See :class:`daemon.updater.download.landing.Disk`."""
         try:
             return await self._threads.run(LANE, DISK_TIMEOUT_S, call, *args)
         except (LaneTimeout, LaneBusy) as error:

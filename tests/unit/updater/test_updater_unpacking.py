@@ -20,10 +20,10 @@ import pytest
 
 from daemon import faults
 from daemon.errors import StorageError, UpdateVerifyError
-from daemon.updater.archive import HEADER_MAX, LONG_NAME_MAX, is_packed
-from daemon.updater.digest import Cancelled
-from daemon.updater.manifest import SIZE_MAX, Manifest
-from daemon.updater.package import Limits, Unpacked, bare, unpack
+from daemon.updater.package.archive import HEADER_MAX, LONG_NAME_MAX, is_packed
+from daemon.updater.package.digest import Cancelled
+from daemon.updater.package.manifest import SIZE_MAX, Manifest
+from daemon.updater.package.unpacking import Limits, Unpacked, bare, unpack
 from tests.fakes.packages import archive_of, manifest_of, package_of, packed, part, sha256, tar_of
 
 LIMITS = Limits(packed_bytes=64 << 20)

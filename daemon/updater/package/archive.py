@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 from daemon.durable.explain import storage_error
 from daemon.errors import UpdateVerifyError
-from daemon.updater.digest import Progress, path_of, unwatched
-from daemon.updater.manifest import shown
+from daemon.updater.package.digest import Progress, path_of, unwatched
+from daemon.updater.package.manifest import shown
 
 GZIP_MAGIC = b"\x1f\x8b"
 BLOCK = 512
