@@ -17,7 +17,7 @@ from daemon.updater.agent.claims import Claims
 from daemon.updater.intake import Intake
 from daemon.updater.journal import UpdateJournal
 from daemon.updater.known import KnownPackages
-from daemon.updater.manager import UpdateManager, Verdict
+from daemon.updater.manager import UpdateManager
 from daemon.updater.policy import Outcome
 from daemon.updater.selfupdate.handing_over import GivesWay, Invocation
 from daemon.updater.selfupdate.installation import Installation
@@ -26,6 +26,8 @@ from daemon.updater.selfupdate.switching import Surroundings
 from daemon.updater.selfupdate.target import DaemonTarget
 from daemon.updater.staging import Staging
 from daemon.updater.target import UpdateTarget
+from daemon.updater.targets import Verdict
+from daemon.updater.telling import Teller
 from daemon.updater.update import Tools
 
 
@@ -46,8 +48,8 @@ def make_updates(reactor: Any, parts: Parts, daemon_target: DaemonTarget) -> Upd
 
     tools = Tools(
         wall=time.time, threads=parts.threads, journal=UpdateJournal(state),
-        staging=Staging(lambda: Path(config().download_dir)), intake=intake, config=config, events=parts.bus,
-        alerts=parts.alerts, known=known,
+        staging=Staging(lambda: Path(config().download_dir)), intake=intake, config=config,
+        teller=Teller(parts.bus, parts.alerts), known=known,
     )
     return UpdateManager(tools, HostTargets(reactor, parts, daemon_target))
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from twisted.application.service import Service
@@ -21,50 +20,17 @@ from daemon.aio.threads import LaneBusy, LaneTimeout
 from daemon.durable.atomic import write_atomic
 from daemon.errors import RequestError, RequestFault, StorageError
 from daemon.model.event import Severity
-from daemon.model.update import DAEMON, SOLE_AGENT, UpdateRequest, UpdateState, UpdateStep, UpdateView
+from daemon.model.update import DAEMON, UpdateRequest, UpdateState, UpdateStep, UpdateView
 from daemon.updater.download.source import Source, check_source
-from daemon.updater.download.urls import parse_url
 from daemon.updater.journal import too_old
-from daemon.updater.policy import Course, Outcome, changes_something, course
+from daemon.updater.policy import Course, changes_something, course
 from daemon.updater.record import UpdateRecord
 from daemon.updater.staging import PACKAGE
 from daemon.updater.target import UpdateTarget
-from daemon.updater.update import LANE, SAVE_DEADLINE_S, Tools, Update, facts_of
+from daemon.updater.targets import Targets, Verdict, resolve
+from daemon.updater.update import LANE, SAVE_DEADLINE_S, Tools, Update
 
 UNDER_WAY_MAX = 16  # each has a folder, a connection and hashes at full speed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What another process made of an update of the daemon, see :class:`daemon.updater.policy.Outcome`."""
-
-    outcome: Outcome = Outcome.NONE
-    reason: str = ""
-    evidence: Any = None
-
-
-class Targets(Protocol):
-    """What can be updated now."""
-
-    def agents(self) -> Sequence[str]:
-        """The ids of the agents that are configured."""
-        ...
-
-    def agent(self, agent_id: str) -> UpdateTarget | None:
-        """One of them; None when there is none of that id."""
-        ...
-
-    def gone(self, agent_id: str) -> UpdateTarget:
-        """An agent that may have left the configuration since an earlier daemon put a version in place."""
-        ...
-
-    def daemon(self) -> UpdateTarget:
-        """The daemon itself."""
-        ...
-
-    async def outcome(self, update_id: str) -> Verdict:
-        """What became of an update of the daemon that an earlier process began."""
-        ...
 
 
 class UpdateManager(Service):
@@ -144,15 +110,9 @@ class UpdateManager(Service):
         """Nobody goes on with it."""
         ended = msgspec.structs.replace(
             record.without_files(), state=UpdateState.FAILED, step=UpdateStep.DONE, success=False,
-            code="D4003",
-            finished_at=self._tools.wall(), error=why,
+            code="D4003", finished_at=self._tools.wall(), error=why,
         )
-        told = f"update of {ended.target} to {ended.version}: {why}"
-        self.log.warn("update {id}: {error}", id=ended.id, error=why, error_code="D4003")
-        self._tools.events.publish(
-            "update.failed", told, severity=Severity.ERROR, data=facts_of(ended),
-            agent_id=ended.target if ended.target != DAEMON else "",
-        )
+        self._tools.teller.say(ended, "update.failed", why, Severity.ERROR)
         self._count(ended)
         saving = self._tools.threads.run(LANE, SAVE_DEADLINE_S, self._tools.journal.save, ended)
         saving.addCallback(lambda _saved: self._clear(ended))
@@ -213,7 +173,7 @@ class UpdateManager(Service):
         """
         self._refuse_when_closed()
         source = check_source(request, self._tools.config())
-        target = self._resolve(request.component)
+        target = resolve(self._targets, request.component)
         return await self._one_by_one(lambda: self._take(request.component, source, target, peer))
 
     async def _one_by_one(self, take: Callable[[], Coroutine[Any, Any, str]]) -> str:
@@ -236,7 +196,7 @@ class UpdateManager(Service):
             StorageError: D1004.
         """
         self._refuse_when_closed()
-        target = self._resolve(component)
+        target = resolve(self._targets, component)
         return await self._one_by_one(lambda: self._take_back(component, target, peer))
 
     async def _take_back(self, component: str, target: UpdateTarget, peer: str) -> str:
@@ -306,33 +266,6 @@ class UpdateManager(Service):
         if not self._accepting:
             raise RequestError(RequestFault.STOPPING, "the daemon is starting or stopping", retry_after_s=5)
 
-    def _resolve(self, component: str) -> UpdateTarget:
-        """The target of a component.
-
-        Raises:
-            RequestError: UNKNOWN, or INVALID where ``agent`` says too little.
-        """
-        if not component.strip():
-            raise RequestError(
-                RequestFault.INVALID, "component is missing: 'daemon', an agent's id, or 'agent'"
-            )
-        if component == DAEMON:
-            return self._targets.daemon()
-        agents = self._targets.agents()
-        name = agents[0] if component == SOLE_AGENT not in agents and len(agents) == 1 else component
-        found = self._targets.agent(name)
-        if found is not None:
-            return found
-        if component == SOLE_AGENT:
-            raise RequestError(
-                RequestFault.INVALID,
-                f"component 'agent' means the one agent there is, and there are {len(agents)}; "
-                "write the agent's id",
-            )
-        raise RequestError(
-            RequestFault.UNKNOWN, f"component {component[:64]!r} is neither 'daemon' nor an agent's id"
-        )
-
     async def _refuse_when_busy(self, target: UpdateTarget) -> None:
         refusal = await target.refusal()
         if refusal is not None:
@@ -398,16 +331,7 @@ class UpdateManager(Service):
         await self._on_lane(self._tools.journal.save, record)
         if not self._accepting:
             return record.id  # the next daemon begins it
-        url = parse_url(record.download_url).shown if record.download_url else ""
-        what = "a roll-back" if record.rollback else "an update"
-        told = f"{what} of {record.target} to {record.version} was asked for by {record.peer}"
-        self.log.info("{told}", told=told, update_id=record.id)
-        self._tools.events.publish(
-            "update.accepted", told,
-            agent_id=record.target if record.target != DAEMON else "",
-            data={"update_id": record.id, "component": record.component, "version": record.version,
-                  "peer": record.peer, "url": url},
-        )
+        self._tools.teller.accepted(record)
         self._begin(Update(record, target, self._tools), Course.BEGIN, None)
         return record.id
 

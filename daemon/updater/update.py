@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import msgspec
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
 from daemon.config.schema import UpdateConfig
@@ -25,7 +25,7 @@ from daemon.errors import (
     UpdateApplyError,
     UpdateRollbackError,
 )
-from daemon.interfaces import AlertSink, EventSink, WallClock
+from daemon.interfaces import WallClock
 from daemon.model.event import Severity
 from daemon.model.update import UpdateState, UpdateStep
 from daemon.updater.intake import Intake
@@ -36,16 +36,14 @@ from daemon.updater.policy import Course, cancellable, changes_something
 from daemon.updater.record import ATTEMPTS_MAX, UpdateRecord
 from daemon.updater.staging import Staging
 from daemon.updater.target import Job, UpdateTarget
+from daemon.updater.telling import Teller, bounded, evidence_of, without
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 LANE = "updates"
 SAVE_DEADLINE_S = 30.0
-BROKEN_ALERT = "update_broken"
-EVIDENCE_MAX = 64 * 1024  # bytes as JSON
 PROGRESS_EVENT_EVERY = 0.1
-_LEVELS = {Severity.INFO: LogLevel.info, Severity.WARN: LogLevel.warn, Severity.ERROR: LogLevel.error}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +60,7 @@ class Tools:
     staging: Staging
     intake: Callable[[], Intake]
     config: Callable[[], UpdateConfig]
-    events: EventSink
-    alerts: AlertSink
+    teller: Teller
     known: KnownPackages
 
 
@@ -261,8 +258,7 @@ class Update:
 
     async def _failed(self, error: DaemonError | RequestError) -> None:
         code = error.code.value if isinstance(error, DaemonError) else ""
-        details = error.details.get("evidence", {}) if isinstance(error, DaemonError) else {}
-        evidence: Mapping[str, Any] = details if isinstance(details, Mapping) else {}
+        evidence = evidence_of(error)
         if not changes_something(self.record.step):
             self._ending = True
             await self.target.discard(self._job())
@@ -283,7 +279,7 @@ class Update:
         except DaemonError as failed:
             await self._end(
                 UpdateState.BROKEN, error=f"{error.message}; and the roll-back failed: {failed.message}",
-                code=failed.code.value, evidence={**evidence, **_evidence_of(failed)},
+                code=failed.code.value, evidence={**evidence, **evidence_of(failed)},
             )
             return
         except Exception as fault:  # noqa: BLE001 - the operator has to hear of it by the alert
@@ -295,7 +291,7 @@ class Update:
             return
         await self._end(
             UpdateState.ROLLED_BACK, error=error.message, code=code or "D4003", rolled_back=True,
-            evidence={**evidence, "rollback": _without(proof, evidence)},
+            evidence={**evidence, "rollback": without(proof, evidence)},
         )
 
     # -------------------------------------------------------------- small
@@ -389,66 +385,7 @@ class Update:
         if not saved:
             await self._saved(record)
         self.record = record
-        self._tell_end()
-
-    def _tell_end(self) -> None:
-        record, alerts = self.record, self._tools.alerts
-        agent_id = record.target if record.target != "daemon" else ""
-        took_s = max(0.0, record.finished_at - record.started_at)
-        match record.state:
-            case UpdateState.SUCCEEDED:
-                alerts.clear(BROKEN_ALERT, agent_id=agent_id, message=f"{record.version} runs")
-                before = f" (before: {record.old_version})" if record.old_version else ""
-                runs = f"{record.version or 'it'} runs, proven after {took_s:.0f} s{before}"
-                self._say("update.succeeded", runs)
-            case UpdateState.BROKEN:
-                text = f"update {record.id} of {record.target}: {record.error}"
-                alerts.raise_alert(BROKEN_ALERT, text, agent_id=agent_id, severity=Severity.ERROR)
-                self._say("update.broken", record.error, Severity.ERROR)
-            case UpdateState.ROLLED_BACK:
-                old = record.old_version or "the version before"
-                self._say("update.rolled_back", f"{record.error}; {old} runs again", Severity.ERROR)
-            case UpdateState.CANCELLED:
-                self._say("update.cancelled", record.error)
-            case _:
-                self._say("update.failed", f"{record.error}; nothing was changed", Severity.ERROR)
+        self._tools.teller.end(record)
 
     def _say(self, type: str, text: str, severity: Severity = Severity.INFO, **data: Any) -> None:
-        record = self.record
-        told = f"update of {record.target} to {record.version or 'the version before'}: {text}"
-        self.log.emit(_LEVELS[severity], "{told}", told=told, update_id=record.id, error_code=record.code)
-        self._tools.events.publish(
-            type, told, severity=severity,
-            agent_id=record.target if record.target != "daemon" else "",
-            data=facts_of(record) | data,
-        )
-
-
-def facts_of(record: UpdateRecord) -> dict[str, Any]:
-    """What events tell of an update."""
-    return {
-        "update_id": record.id, "component": record.component, "version": record.version,
-        "old_version": record.old_version, "step": record.step.value, "state": record.state.value,
-        "code": record.code, "rolled_back": record.rolled_back,
-    }
-
-
-def _evidence_of(error: DaemonError) -> Mapping[str, Any]:
-    found = error.details.get("evidence", {})
-    return found if isinstance(found, Mapping) else {}
-
-
-def _without(proof: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """What proves the roll-back, without what the failure has told already."""
-    return {name: value for name, value in proof.items() if not (known and value == known)}
-
-
-def bounded(evidence: Mapping[str, Any]) -> dict[str, Any]:
-    """Evidence as plain data of bounded size: the largest entries go first, and their names stay."""
-    plain: dict[str, Any] = msgspec.to_builtins(dict(evidence), enc_hook=str)
-    while len(msgspec.json.encode(plain)) > EVIDENCE_MAX:
-        largest = max(plain, key=lambda name: len(msgspec.json.encode(plain[name])))
-        if plain[largest] == "(too large to keep)":
-            return {}
-        plain[largest] = "(too large to keep)"
-    return plain
+        self._tools.teller.say(self.record, type, text, severity, **data)

@@ -14,10 +14,11 @@ from daemon.errors import RequestError, UpdateApplyError
 from daemon.updater.intake import Contents, Signed
 from daemon.updater.journal import UpdateJournal
 from daemon.updater.known import KnownPackages
-from daemon.updater.manager import Verdict
 from daemon.updater.record import UpdateRecord
 from daemon.updater.staging import Staging
 from daemon.updater.target import Applied, Job, UpdateTarget
+from daemon.updater.targets import Verdict
+from daemon.updater.telling import Teller
 from daemon.updater.update import Tools
 from tests.fakes.directory import FakeEvents
 from tests.fakes.supervised import FakeAlerts
@@ -249,7 +250,7 @@ class UpdateRoom:
         self.tools = Tools(
             wall=wall or (lambda: self.now), threads=self.threads, journal=self.journal,
             staging=Staging(lambda: self.downloads), intake=lambda: self.intake, config=lambda: self.config,
-            events=self.events, alerts=self.alerts, known=self.known,
+            teller=Teller(self.events, self.alerts), known=self.known,
         )
 
     def on_disk(self) -> tuple[UpdateRecord, ...]:

@@ -123,7 +123,7 @@ class Updates(TestCase):
             cpu_threshold=0.0, memory_threshold=0, heartbeat_timeout=0.0, interval=0.1, start_period=5.0,
             http_endpoint=f"http://127.0.0.1:{self.port}/", failure_threshold=3,
         )
-        daemon = await self.begin(serves(self.port, 1e9), check=check, period_s=8.0, timeout_s=20.0)
+        daemon = await self.begin(serves(self.port, 1e9), check=check, period_s=8.0, timeout_s=60.0)
         while daemon.agent.verdict is None or daemon.agent.verdict.waits:
             await sleep(reactor, 0.05)
         evidence = await self.is_refused(daemon, serves(self.port, 1.0), "endpoint_failed")

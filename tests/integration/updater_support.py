@@ -94,7 +94,8 @@ class Daemon:
         )
         leaders = Leaders(reactor)
         self.manager = MultiAgentManager(
-            world, AgentRegistry(), secret=b"test", on_leader=leaders.changed,
+            # Of this folder alone: daemons of one secret take each other's agents for their own left-overs.
+            world, AgentRegistry(), secret=str(root).encode(), on_leader=leaders.changed,
             on_transition=lambda agent, old, new: leaders.on_state(agent.agent_id),
         )
         self.health = MultiHealthChecker(

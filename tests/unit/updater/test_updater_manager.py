@@ -27,10 +27,11 @@ from daemon.errors import (
 )
 from daemon.model.update import UpdateRequest, UpdateState, UpdateStep
 from daemon.updater.journal import UpdateJournal
-from daemon.updater.manager import UpdateManager, Verdict
+from daemon.updater.manager import UpdateManager
 from daemon.updater.policy import Course, Outcome, course
 from daemon.updater.record import ATTEMPTS_MAX, UpdateRecord
-from daemon.updater.update import BROKEN_ALERT
+from daemon.updater.targets import Verdict
+from daemon.updater.telling import BROKEN_ALERT
 from tests.fakes.updates import FakeIntake, FakeTarget, FakeTargets, UpdateRoom
 
 
