@@ -140,7 +140,7 @@ def make_parts(loaded: LoadedConfig, reactor: Any, sink: LogSink, facts: NodeFac
     leaders = Leaders(reactor)
     agents = MultiAgentManager(
         world, registry, secret=kept_secret(paths.state / "mark.key").encode(), on_leader=leaders.changed,
-        on_transition=lambda agent, old, new: leaders.on_state(agent.agent_id),
+        on_transition=lambda agent_id, old, new: leaders.on_state(agent_id),
     )
     services = CollectorServices(
         clock=reactor, threads=threads, wall=wall, runner=commands, env=dict(os.environ)

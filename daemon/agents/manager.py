@@ -17,7 +17,6 @@ from daemon.agents.instance import AgentInstance
 from daemon.agents.metadata import AgentMetadata
 from daemon.agents.operations import Outcome
 from daemon.agents.registry import AgentRegistry
-from daemon.agents.supervision import Supervision
 from daemon.agents.world import AgentWorld
 from daemon.config.schema import AgentConfig
 from daemon.errors import DaemonError, RequestError
@@ -49,7 +48,7 @@ class MultiAgentManager(Service):
         world: the rest of the daemon.
         registry: holds the agents.
         secret: the work_dir's, for the marks.
-        on_transition: hears every change of state.
+        on_transition: hears the agent's id, its old and its new state at every change.
         on_leader: hears that another process leads an agent, or none, by its id.
 
     Attributes:
@@ -60,7 +59,7 @@ class MultiAgentManager(Service):
 
     def __init__(
         self, world: AgentWorld, registry: AgentRegistry, *, secret: bytes,
-        on_transition: Callable[[AgentInstance, AgentState, AgentState], None] = lambda a, o, n: None,
+        on_transition: Callable[[str, AgentState, AgentState], None] = lambda a, o, n: None,
         on_leader: Callable[[str], None] = lambda agent_id: None,
     ) -> None:
         self.registry = registry
@@ -180,23 +179,22 @@ class MultiAgentManager(Service):
 
     # ---------------------------------------------------------------- observer
 
-    def leader_changed(self, agent: Supervision, old_pid: int, new_pid: int) -> None:
+    def leader_changed(self, agent_id: str, old_pid: int, new_pid: int) -> None:
         """See SupervisionObserver."""
         if old_pid:
             self._leaders.pop(old_pid, None)
-        if new_pid and isinstance(agent, AgentInstance):
-            self._leaders[new_pid] = agent
-        self._on_leader(agent.agent_id)
+        if new_pid:
+            self._leaders[new_pid] = self.registry.get(agent_id)
+        self._on_leader(agent_id)
 
-    def state_changed(self, agent: Supervision, old: AgentState, new: AgentState) -> None:
+    def state_changed(self, agent_id: str, old: AgentState, new: AgentState) -> None:
         """See SupervisionObserver."""
-        if isinstance(agent, AgentInstance):
-            self._on_transition(agent, old, new)
+        self._on_transition(agent_id, old, new)
 
-    def forgotten(self, agent: Supervision) -> None:
+    def forgotten(self, agent_id: str) -> None:
         """See SupervisionObserver."""
-        self.registry.unregister(agent.agent_id)
-        self.log.info("agent {agent_id} has left the configuration", agent_id=agent.agent_id)
+        self.registry.unregister(agent_id)
+        self.log.info("agent {agent_id} has left the configuration", agent_id=agent_id)
 
     # --------------------------------------------------------------------- end
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from daemon.errors import RequestError, RequestFault
 from daemon.model.agent import AgentState
 
-if TYPE_CHECKING:
-    from daemon.agents.supervision import Supervision
-
 
 class SupervisionObserver(Protocol):
-    """Hears of the changes of every agent."""
+    """Hears of the changes of every agent, named by its id."""
 
-    def leader_changed(self, agent: Supervision, old_pid: int, new_pid: int) -> None:
+    def leader_changed(self, agent_id: str, old_pid: int, new_pid: int) -> None:
         """Another process leads the agent; 0 for none."""
         ...
 
-    def state_changed(self, agent: Supervision, old: AgentState, new: AgentState) -> None:
+    def state_changed(self, agent_id: str, old: AgentState, new: AgentState) -> None:
         """It went from one state to another."""
         ...
 
-    def forgotten(self, agent: Supervision) -> None:
+    def forgotten(self, agent_id: str) -> None:
         """It has left the configuration and nothing of it is left."""
         ...
 

@@ -204,7 +204,7 @@ class Supervision:
             self.board.abandon(RequestError(RequestFault.UNKNOWN, "it has left the configuration"))
             self._world.store.forget(self.agent_id)
             self._world.alerts.forget(self.agent_id)
-            self._observer.forgotten(self)
+            self._observer.forgotten(self.agent_id)
 
     def _left_ended(self, why: str) -> None:
         """It ended and its policy leaves it so: well, when it exited with 0."""
@@ -480,11 +480,11 @@ class Supervision:
         self.process = process
         self.illness.new_process()
         self.watchers.changed()
-        self._observer.leader_changed(self, old, process.pid if process is not None else 0)
+        self._observer.leader_changed(self.agent_id, old, process.pid if process is not None else 0)
 
     def _state_changed(self, old: AgentState, new: AgentState) -> None:
         self.watchers.changed()
-        self._observer.state_changed(self, old, new)
+        self._observer.state_changed(self.agent_id, old, new)
 
     def log_failure(self, work: Deferred[Any], what: str) -> None:
         """Ends a Deferred nobody else waits for: its failure is logged."""

@@ -153,9 +153,9 @@ class Life:
             self.world, AgentRegistry(), secret=secret, on_transition=self._changed
         )
 
-    def _changed(self, agent: AgentInstance, old: AgentState, new: AgentState) -> None:
-        self.hears(agent.agent_id)
-        self.changes.append(Change(agent.agent_id, old, new, self.clock.seconds()))
+    def _changed(self, agent_id: str, old: AgentState, new: AgentState) -> None:
+        self.hears(agent_id)
+        self.changes.append(Change(agent_id, old, new, self.clock.seconds()))
 
     def agent(self, agent_id: str = "web") -> AgentInstance:
         """An agent by id."""

@@ -96,7 +96,7 @@ class Daemon:
         self.manager = MultiAgentManager(
             # Of this folder alone: daemons of one secret take each other's agents for their own left-overs.
             world, AgentRegistry(), secret=str(root).encode(), on_leader=leaders.changed,
-            on_transition=lambda agent, old, new: leaders.on_state(agent.agent_id),
+            on_transition=lambda agent_id, old, new: leaders.on_state(agent_id),
         )
         self.health = MultiHealthChecker(
             reactor, self.manager, lambda leader, _age_s: SessionMeter(leader, lambda session: [session]),
