@@ -39,6 +39,7 @@ from daemon.updater.selfupdate.handing_over import HandOver, Invocation, become
 from daemon.updating import make_daemon_target, make_updates
 from daemon.uplink import Uplink
 from daemon.web.api import Api
+from daemon.web.certificate import HttpCertificate
 from daemon.web.exposition import DaemonMetrics
 from daemon.web.families import PartsMetrics
 from daemon.web.host_families import HostMetrics
@@ -124,10 +125,15 @@ class HostDaemon(MultiService):
         parts.config.applied_by(
             [*parts.reload_steps, Step(name="Manager", apply=lambda old, new: self.uplink.apply(new))]
         )
+        certificate = HttpCertificate(
+            config.daemon.http_tls, "daemon.http_tls", clock=reactor, wall=time.time, threads=parts.threads,
+            alerts=parts.alerts,
+        )
         metrics = PartsMetrics(
             heartbeats=parts.heartbeats, http_heartbeats=parts.http_heartbeats, health=parts.health,
             resources=parts.resources, logs=parts.logs, webhook=parts.webhook, alerts=parts.alerts,
             store=parts.world.store, sink=sink, updates=self.updates,
+            certificate_ends=lambda: {"http": certificate.not_after, **self.uplink.certificate_ends},
         )
         exposition = Exposition(DaemonMetrics(
             self.control, reactor.seconds, lambda: chain(metrics.collect(), self.uplink.collect())
@@ -142,7 +148,7 @@ class HostDaemon(MultiService):
             token=kept_secret(paths.root / "api.token"),
             host=config.daemon.http_host,
             port=config.daemon.http_port,
-            tls=config.daemon.http_tls,
+            certificate=certificate,
             connections_max=http_connections_max(),
             inline_max=lambda: parts.config.in_force.update.max_inline_size,
             control_path=config.daemon.control_socket,

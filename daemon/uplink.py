@@ -8,7 +8,7 @@ forks before that).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -197,18 +197,14 @@ class Uplink:
                 "hostdaemon_manager_events_dropped", "Events and log entries lost before they were reported.",
                 state.events_dropped,
             )
-        yield from self._certificates()
 
-    def _certificates(self) -> Iterator[Metric]:
-        ends = GaugeMetricFamily(
-            "hostdaemon_certificate_not_after_timestamp_seconds", "End of the certificate in use, Unix time.",
-            labels=("use",),
-        )
-        if self.server is not None and self.server.certificate_not_after is not None:
-            ends.add_metric(("grpc",), self.server.certificate_not_after)
-        if self.link is not None and self.link.state.certificate_not_after is not None:
-            ends.add_metric(("manager",), self.link.state.certificate_not_after)
-        yield ends
+    @property
+    def certificate_ends(self) -> Mapping[str, float | None]:
+        """By use, when the certificate ends, Unix seconds; None where none is in use."""
+        return {
+            "grpc": self.server.certificate_not_after if self.server is not None else None,
+            "manager": self.link.state.certificate_not_after if self.link is not None else None,
+        }
 
     # --------------------------------------------------------------------- stop
 

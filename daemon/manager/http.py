@@ -12,6 +12,7 @@ from daemon.errors import ListenError, RequestError, RequestFault
 from daemon.manager.api import ManagerApi
 from daemon.manager.config import ManagerConfig
 from daemon.web.access import Program
+from daemon.web.certificate import HttpCertificate
 from daemon.web.door import Door
 from daemon.web.request import BoundedRequest
 from daemon.web.site import CountedChannel, QuietSite
@@ -58,7 +59,8 @@ class ManagerHttp(Service):
     Args:
         reactor: listens.
         api: the routes.
-        config: where, and with which certificate.
+        config: where.
+        certificate: with which; it ends with this service.
         token: for mutations.
         our_names: names of this host.
 
@@ -70,12 +72,14 @@ class ManagerHttp(Service):
     name = "http"
 
     def __init__(
-        self, reactor: Any, api: ManagerApi, config: ManagerConfig, *, token: str, our_names: Collection[str]
+        self, reactor: Any, api: ManagerApi, config: ManagerConfig, certificate: HttpCertificate, *,
+        token: str, our_names: Collection[str],
     ) -> None:
         self.error = "not listening yet" if config.http_port else ""
         self.port = 0
         self._reactor = reactor
         self._config = config
+        self._certificate = certificate
         self._gate = ManagerGate(api.app.resource(), token=token, our_names=our_names)
         self._channels: set[CountedChannel] = set()
         self._listening: Any = None
@@ -92,7 +96,7 @@ class ManagerHttp(Service):
         site = QuietSite(self._gate, self._channels, self._admit, self._reactor)
         try:
             self._listening = await listen_tcp(
-                self._reactor, config.http_host, config.http_port, config.http_tls, site,
+                self._reactor, config.http_host, config.http_port, self._certificate, site,
                 key="manager.http_port",
             )
         except ListenError as error:
@@ -120,4 +124,5 @@ class ManagerHttp(Service):
             await maybeDeferred(listening.stopListening)
         for channel in tuple(self._channels):
             channel.end()
+        await self._certificate.stop()
         self.port = 0

@@ -33,8 +33,9 @@ from daemon.manager.fleet import Fleet
 from daemon.manager.http import ManagerHttp
 from daemon.manager.intake import Intake
 from daemon.manager.load import LoadedConfig
-from daemon.manager.server import ManagerServer
+from daemon.manager.server import LoggedAlerts, ManagerServer
 from daemon.model.event import Severity
+from daemon.web.certificate import HttpCertificate
 from daemon.web.names import names_of_host
 from daemon.web.scrape import Exposition
 
@@ -94,7 +95,12 @@ class HostManager(MultiService):
             checks=self._checks, exposition=Exposition(metrics).encode, wall=time.time,
         )
         self.http = ManagerHttp(
-            reactor, api, config, token=kept_secret(Path(config.work_dir) / "api.token"),
+            reactor, api, config,
+            HttpCertificate(
+                config.http_tls, "manager.http_tls", clock=reactor, wall=time.time, threads=self.threads,
+                alerts=LoggedAlerts(),
+            ),
+            token=kept_secret(Path(config.work_dir) / "api.token"),
             our_names=names_of_host(hostname, config.http_host),
         )
         self.rpc.setServiceParent(self)

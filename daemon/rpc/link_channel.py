@@ -12,11 +12,11 @@ from twisted.python.failure import Failure
 from daemon.aio.periodic import Periodic, periodic
 from daemon.aio.reactor import Clock, ThreadReactor
 from daemon.aio.threads import Threads
+from daemon.alerts.expiry import CHECK_EVERY_S
 from daemon.config.schema import ManagerConfig
 from daemon.errors import ErrorCode, ManagerConnectError
 from daemon.interfaces import AlertSink, WallClock
 from daemon.rpc.channel import ManagerCalls, ManagerChannel
-from daemon.rpc.expiry import CHECK_EVERY_S
 from daemon.rpc.link_identity import LinkIdentity
 from daemon.rpc.link_state import Notes
 

@@ -9,10 +9,10 @@ from twisted.logger import Logger
 
 from daemon.aio.shielded import shielded
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
+from daemon.alerts.expiry import tell_expiry
 from daemon.config.schema import ManagerTlsConfig
 from daemon.errors import ManagerConnectError
 from daemon.interfaces import AlertSink, WallClock
-from daemon.rpc.expiry import tell_expiry
 
 if TYPE_CHECKING:
     from daemon.rpc.tls import IdentityFiles, PemSet

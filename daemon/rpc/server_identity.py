@@ -14,11 +14,11 @@ from daemon.aio.periodic import Periodic, periodic
 from daemon.aio.reactor import Clock
 from daemon.aio.shielded import shielded
 from daemon.aio.threads import LaneBusy, LaneTimeout, Threads
+from daemon.alerts.expiry import CHECK_EVERY_S, tell_expiry
 from daemon.config.schema import GrpcTlsConfig
 from daemon.errors import ListenError
 from daemon.interfaces import AlertSink, WallClock
 from daemon.rpc.bridge import Bridge
-from daemon.rpc.expiry import CHECK_EVERY_S, tell_expiry
 
 if TYPE_CHECKING:
     from daemon.rpc.tls import IdentityFiles, PemSet, Stamp

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -34,6 +34,7 @@ class PartsMetrics:
         store: FileMetadataStore,
         sink: LogSink,
         updates: UpdateManager,
+        certificate_ends: Callable[[], Mapping[str, float | None]],
     ) -> None:
         self._heartbeats = heartbeats
         self._http_heartbeats = http_heartbeats
@@ -45,6 +46,7 @@ class PartsMetrics:
         self._store = store
         self._sink = sink
         self._updates = updates
+        self._certificate_ends = certificate_ends
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
@@ -53,6 +55,7 @@ class PartsMetrics:
         yield from self._log_files()
         yield from self._alarms()
         yield from self._of_updates()
+        yield self._certificates()
         history = self._resources.stats()
         yield _counter(
             "hostdaemon_resource_samples", "Samples of agents' use of the host.", history.samples_total
@@ -73,6 +76,16 @@ class PartsMetrics:
             "Log lines of the daemon that could not be written.",
             self._sink.lost_total,
         )
+
+    def _certificates(self) -> Metric:
+        ends = GaugeMetricFamily(
+            "hostdaemon_certificate_not_after_timestamp_seconds", "End of the certificate in use, Unix time.",
+            labels=("use",),
+        )
+        for use, not_after in self._certificate_ends().items():
+            if not_after is not None:
+                ends.add_metric((use,), not_after)
+        return ends
 
     def _receivers(self) -> Iterator[Metric]:
         stats, http = self._heartbeats.stats(), self._http_heartbeats.stats()

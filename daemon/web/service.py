@@ -18,12 +18,12 @@ from daemon.aio.notify import Notifier
 from daemon.aio.reactor import DescriptorReactor
 from daemon.aio.socket_watch import SocketWatch
 from daemon.aio.unix_socket import inode_of, make_room
-from daemon.config.schema import HttpTlsConfig
 from daemon.errors import ListenError, StorageError
 from daemon.heartbeat.http_receiver import HTTPHeartbeatReceiver
 from daemon.interfaces import EventSink
 from daemon.model.event import Severity
 from daemon.web.api import Api
+from daemon.web.certificate import HttpCertificate
 from daemon.web.gate import Gate
 from daemon.web.peers import control_peer, may_control
 from daemon.web.room import Room
@@ -45,7 +45,7 @@ class HttpService(Service):
         heartbeats: words refusals on its route.
         token: the bearer token.
         host, port: where TCP is served; port 0 means not at all.
-        tls: certificate and key for TCP, where configured.
+        certificate: for TCP, where one is configured; it ends with this service.
         control_path: the control socket.
         control_gid: the group that may use it, None for none.
         our_names: names of this host.
@@ -60,7 +60,7 @@ class HttpService(Service):
 
     def __init__(
         self, reactor: DescriptorReactor, api: Api, heartbeats: HTTPHeartbeatReceiver, *, token: str,
-        host: str, port: int, tls: HttpTlsConfig, control_path: str, control_gid: int | None,
+        host: str, port: int, certificate: HttpCertificate, control_path: str, control_gid: int | None,
         our_names: Collection[str], notifier: Notifier, events: EventSink,
         connections_max: int = CONNECTIONS_MAX, inline_max: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -70,7 +70,7 @@ class HttpService(Service):
         self._token = token
         self._host = host
         self._port = port
-        self._tls = tls
+        self._certificate = certificate
         self._control_path = control_path
         self._control_gid = control_gid
         self._our_names = our_names
@@ -114,7 +114,7 @@ class HttpService(Service):
         site = self._site(local=False)
         try:
             port = await listen_tcp(
-                self._reactor, self._host, self._port, self._tls, site, key="daemon.http_port"
+                self._reactor, self._host, self._port, self._certificate, site, key="daemon.http_port"
             )
         except ListenError as error:
             self.tcp_error = error.message
@@ -259,6 +259,7 @@ class HttpService(Service):
             await maybeDeferred(port.stopListening)
         for channel in (*self._channels, *self._local_channels):
             channel.end()
+        await self._certificate.stop()
 
     async def _close_control(self) -> None:
         """Stops listening and removes our socket; a file somebody else put there stays."""

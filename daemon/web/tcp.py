@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.error import CannotListenError
 
-from daemon.config.schema import HttpTlsConfig
 from daemon.errors import ListenError
+from daemon.web.certificate import HttpCertificate
 
 
 async def listen_tcp(
-    reactor: Any, host: str, port: int, tls: HttpTlsConfig, site: Any, *, key: str
+    reactor: Any, host: str, port: int, certificate: HttpCertificate, site: Any, *, key: str
 ) -> Any:
     """Serves a site; the port that listens.
 
     Args:
         reactor: listens.
         host, port: where.
-        tls: certificate and key, where configured.
+        certificate: for TLS, where one is configured.
         site: the protocol's factory.
         key: of the configuration, that names the port.
 
@@ -27,10 +27,9 @@ async def listen_tcp(
         ListenError: D1003; the port is taken, or the certificate cannot be used.
     """
     endpoint: Any
-    if tls.cert_file:
-        from daemon.web.tls import tls_endpoint  # pyOpenSSL only where it is configured
-
-        endpoint = tls_endpoint(reactor, host, port, tls)
+    if certificate.configured:
+        await certificate.load()
+        endpoint = SSL4ServerEndpoint(reactor, port, certificate, interface=host)
     elif ":" in host:
         endpoint = TCP6ServerEndpoint(reactor, port, interface=host)
     else:

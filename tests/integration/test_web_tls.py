@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import ssl
-from http.client import HTTPException
+import time
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 
+from daemon.aio.sleep import sleep
 from daemon.config.schema import HttpTlsConfig
 from daemon.errors import ErrorCode, ListenError
 from daemon.web.service import HttpService
 from tests.fakes.control import TOKEN
-from tests.integration.web_support import Authority, ServiceCase, free_port
+from tests.integration.web_support import Authority, ServiceCase, free_port, short_key
 
 CHANGE = "/v1/agents/web/start"  # it runs already: succeeds at once
 
 
-class TlsTest(ServiceCase):
+class TlsCase(ServiceCase):
     def setUp(self) -> None:
         super().setUp()
         self.root = Authority("test root")
@@ -55,6 +59,8 @@ class TlsTest(ServiceCase):
             return str(error)
         raise AssertionError(f"it was served: {reply.status}")
 
+
+class TlsTest(TlsCase):
     async def test_https_answers_with_the_chain_of_its_certificate(self) -> None:
         service = await self.serve()
         reply = await self.ask("GET", "/readyz", context=self.context())
@@ -123,6 +129,7 @@ class TlsTest(ServiceCase):
     async def test_files_that_are_missing_or_wrong_are_d1003_with_their_name(self) -> None:
         other = Authority("other", self.root, server=True, ca=False)
         garbage = self.file("garbage.pem", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        short = short_key()
         wrong: list[tuple[dict[str, str], str]] = [
             ({"cert_file": str(self.folder / "none.pem")}, "none.pem cannot be read: No such file"),
             ({"key_file": str(self.folder / "none.key")}, "none.key cannot be read: No such file"),
@@ -136,6 +143,7 @@ class TlsTest(ServiceCase):
             ({"client_ca_file": self.file("empty.ca", b"")}, "empty.ca holds no PEM certificates"),
             ({"client_ca_file": garbage}, "garbage.pem holds no PEM certificates"),
             ({"cert_file": str(self.folder)}, "cannot be read: Is a directory"),
+            ({"cert_file": self.file("short.pem", short), "key_file": str(self.folder / "short.pem")}, "key too small"),
         ]
         for changes, words in wrong:
             service = self.make(port=free_port(), tls=self.config(**changes))
@@ -146,3 +154,75 @@ class TlsTest(ServiceCase):
             self.assertEqual(service.control_error, "")
             self.assertTrue(Path(self.control_path).is_socket())
             await service.stopService()
+
+
+class RenewalTest(TlsCase):
+    """Files are replaced while it serves, as renewal tools do."""
+
+    async def served_until(self, context: ssl.SSLContext, ok: bool = True) -> None:
+        """Connections are made until one is served, or until one is refused: the first one only sets the look off."""
+        for _try in range(100):
+            try:
+                await self.ask("GET", "/livez", context=context)
+            except (ssl.SSLError, ConnectionError):
+                served = False
+            else:
+                served = True
+            if served is ok:
+                return
+            await sleep(reactor, 0.1)  # type: ignore[arg-type]
+        raise AssertionError(f"after 10 s: served is {not ok}")
+
+    async def alert(self, type: str, *, stands: bool = True) -> str:
+        """Waits until it stands, or does no more; what it says."""
+        for _try in range(100):
+            if (("", type) in self.alerts.standing) is stands:
+                return str(self.alerts.standing.get(("", type), ""))
+            await self.ask("GET", "/livez", context=self.context())
+            await sleep(reactor, 0.1)  # type: ignore[arg-type]
+        raise AssertionError(f"{type}: {self.alerts.standing}")
+
+    async def test_a_renewed_certificate_serves_new_connections_and_old_ones_stay(self) -> None:
+        await self.serve()
+        old = HTTPSConnection("localhost", self.port, context=self.context(), timeout=20)
+        self.addCleanup(old.close)
+        self.assertEqual(await deferToThread(_status, old), 200)
+        self.root = Authority("another root")
+        Authority("server", self.root, server=True, ca=False).write(self.folder, "server")
+        await self.served_until(self.context())
+        self.assertEqual(await deferToThread(_status, old), 200)
+        self.assertNotIn(("", "http_certificate_files"), self.alerts.standing)
+
+    async def test_another_client_authority_counts_from_then_on(self) -> None:
+        await self.serve()
+        clients = Authority("new clients")
+        context = self.context(Authority("operator", clients, ca=False))
+        self.assertTrue(await self.refused(context))
+        self.file("clients.pem", clients.pem)
+        await self.served_until(context)
+        await self.served_until(self.context(Authority("operator", self.clients, ca=False)), ok=False)
+
+    async def test_half_a_renewal_leaves_the_one_before_and_stands_as_an_alert(self) -> None:
+        await self.serve()
+        good = Path(self.cert_file).read_bytes()
+        for wrong in (b"", good[:300], Authority("other", self.root, server=True, ca=False).pem):
+            Path(self.cert_file).write_bytes(wrong)
+            self.assertIn("the certificate before stays in use", await self.alert("http_certificate_files"))
+            Path(self.cert_file).write_bytes(good)
+            await self.alert("http_certificate_files", stands=False)
+
+    async def test_its_end_is_told_ahead_and_when_it_is_there(self) -> None:
+        first = await self.serve()  # its certificate lives one day more
+        self.assertIn("daemon.http_tls expires at", await self.alert("http_certificate_expiry"))
+        await first.stopService()
+        self.wall = lambda: time.time() + 2 * 86400
+        late = self.make(port=free_port(), tls=self.config())
+        await late.open()
+        self.assertIn("expired at", await self.alert("http_certificate_expiry"))
+
+
+def _status(connection: HTTPSConnection) -> int:
+    connection.request("GET", "/livez")
+    response = connection.getresponse()
+    response.read()
+    return response.status

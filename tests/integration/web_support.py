@@ -9,12 +9,14 @@ import shutil
 import socket
 import ssl
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -22,10 +24,13 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from daemon.aio.notify import InotifyNotifier
+from daemon.aio.threads import ThreadLanes
 from daemon.config.schema import HttpTlsConfig
+from daemon.web.certificate import HttpCertificate
 from daemon.web.service import HttpService
 from tests.fakes.control import TOKEN, Rig
 from tests.fakes.lab import Lab
+from tests.fakes.supervised import FakeAlerts
 
 TIMEOUT_S = 20
 DAY = datetime.timedelta(days=1)
@@ -89,6 +94,18 @@ class Authority:
         return str(certificate), str(key)
 
 
+def short_key() -> bytes:
+    """A certificate, with its key, that no TLS of today takes: RSA of 1024 bits."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    now, name = datetime.datetime.now(datetime.UTC), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "short")])
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(now - DAY).not_valid_after(now + DAY)
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return pem + key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
 class Reply:
     """One answer to a blocking client."""
 
@@ -138,6 +155,10 @@ class ServiceCase(TestCase):
         self.addCleanup(shutil.rmtree, self.folder)
         self.control_path = str(self.folder / "run" / "control.sock")
         self.port = 0
+        self.wall: Callable[[], float] = time.time
+        self.alerts = FakeAlerts()
+        self.threads = ThreadLanes(reactor)  # type: ignore[arg-type]  # as below
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.threads.stop(5.0)))
         self.notifier = InotifyNotifier(reactor)  # type: ignore[arg-type]  # as below
         self.addCleanup(self.notifier.stop)
 
@@ -147,7 +168,10 @@ class ServiceCase(TestCase):
         said: dict[str, Any] = {"control_path": self.control_path, "control_gid": None, "host": "127.0.0.1"}
         service = HttpService(
             reactor, self.rig.api, self.rig.heartbeats,  # type: ignore[arg-type]  # the global reactor is all of them
-            token=TOKEN, port=port, tls=tls or HttpTlsConfig(),
+            token=TOKEN, port=port, certificate=HttpCertificate(
+                tls or HttpTlsConfig(), "daemon.http_tls", clock=reactor, wall=self.wall,  # type: ignore[arg-type]
+                threads=self.threads, alerts=self.alerts,
+            ),
             our_names=frozenset({"localhost"}), notifier=self.notifier, events=self.rig.bus, **(said | how),
         )
         self.addCleanup(service.stopService)

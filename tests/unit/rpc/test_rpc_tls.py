@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from daemon.alerts.expiry import EXPIRY_ALERT, tell_expiry
 from daemon.errors import ErrorCode, ListenError, ManagerConnectError
-from daemon.rpc.expiry import EXPIRY_ALERT, tell_expiry
 from daemon.rpc.grpc_env import prepare
 from daemon.rpc.tls import FILE_MAX_BYTES, IdentityFiles, load_identity
 from tests.fakes.rpc_certs import Cert
