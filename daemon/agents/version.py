@@ -9,8 +9,9 @@ from twisted.logger import Logger
 
 from daemon.agents.launch import home_of, side_command, small_environment
 from daemon.agents.world import AgentWorld
+from daemon.config.arguments import words_shown
 from daemon.config.schema import AgentConfig
-from daemon.config.secrets import words_shown
+from daemon.config.secrets import text_shown
 from daemon.errors import AgentStartError
 from daemon.model.agent import BinaryTrial
 
@@ -89,7 +90,7 @@ async def try_binary(world: AgentWorld, spec: AgentConfig, path: str) -> BinaryT
         cause = error.message if isinstance(error, AgentStartError) else error.strerror
         return BinaryTrial(error=cause or str(error))
     output = result.output.decode("utf-8", "replace")
-    text = output[:TRIAL_OUTPUT_MAX]
+    text = text_shown(output[:TRIAL_OUTPUT_MAX])
     if result.status.code in _NOT_EXECUTED:
         return BinaryTrial(error=text.strip() or f"exit code {result.status.code}", status=result.status)
     if result.truncated:  # killed by us for talking too much: it does run

@@ -1,8 +1,8 @@
 """Text without its secrets, for ``hostctl diagnostics``; pure.
 
 Two nets: the very secrets of the configuration, known because :mod:`daemon.config.redact` hides them, are
-taken out wherever they appear; and so is what looks like a secret (``password=...``, ``Authorization: ...``,
-user and password in URLs, private keys). What an agent prints without any such sign cannot be known.
+taken out wherever they appear; and so is what looks like a secret to :mod:`daemon.config.secrets`. What an
+agent prints without any such sign cannot be known.
 """
 
 from __future__ import annotations
@@ -16,25 +16,10 @@ import msgspec
 
 from daemon.config.redact import effective
 from daemon.config.schema import Config
-from daemon.config.secrets import REDACTED, url_shown
+from daemon.config.secrets import REDACTED, harmless, smells_in_print, text_shown
 
 LEAST = 4  # characters: a shorter secret would tear holes into everything
 SEGMENT = 12  # characters of a part of a webhook's path that is taken for the secret itself
-_WORDS = r"passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|credential|cookie"
-_NAME = rf"[\w.-]*(?:{_WORDS})[\w.-]*"
-_VALUE = r"""(?P<value>\\+"[^"\n]*"?|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^\s,;&"'}\]]+)"""
-_ASSIGNED = re.compile(rf"""(?P<name>["']?\b{_NAME}["']?\s*[=:]\s*){_VALUE}""", re.IGNORECASE)
-_NAMED = re.compile(_NAME, re.IGNORECASE)
-_FLAG = re.compile(rf"(?P<name>(?<![\w-])--?{_NAME}\s+)(?P<value>[^\s\-\"'][^\s\"']*)", re.IGNORECASE)
-_AUTHORIZATION = re.compile(
-    r"(authorization[\"']?\s*[=:]\s*[\"']?)(?:(?:bearer|basic|digest)\s+)?[^\s\"',;]+", re.IGNORECASE
-)
-_BEARER = re.compile(r"(\bbearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
-_PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
-)
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'<>]+", re.IGNORECASE)
-_HARMLESS = re.compile(r"(?:<redacted>|null|none|true|false|\[|\{|\d{1,3}$|\"\"|'')", re.IGNORECASE)
 
 
 def secrets_of(config: Config) -> frozenset[str]:
@@ -56,12 +41,23 @@ def _compare(raw: Any, shown: Any, hidden: set[str]) -> None:
         if shown == REDACTED:
             hidden.update(_texts(raw))
         elif isinstance(raw, str):
+            if raw[:1] in ("{", "[") and _compare_json(raw, shown, hidden):
+                return
             pattern = "(.*)".join(re.escape(part) for part in shown.split(REDACTED))
             found = re.fullmatch(pattern, raw, re.DOTALL)
             if found:
                 for group in filter(None, found.groups()):
                     hidden.update((group, group.partition(":")[2]))  # a URL's password without its user
                     hidden.update(part for part in group.split("/") if len(part) >= SEGMENT)
+
+
+def _compare_json(raw: str, shown: str, hidden: set[str]) -> bool:
+    """As :func:`_compare` where both are JSON; whether they are."""
+    try:
+        _compare(json.loads(raw), json.loads(shown), hidden)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _texts(value: Any) -> Iterable[str]:
@@ -92,11 +88,7 @@ class Scrubber:
         """The text without them."""
         if self._known is not None:
             text = self._known.sub(REDACTED, text)
-        text = _PRIVATE_KEY.sub(REDACTED, text)
-        text = _URL.sub(lambda found: url_shown(found[0]), text)
-        text = _AUTHORIZATION.sub(rf"\1{REDACTED}", text)
-        text = _BEARER.sub(rf"\1{REDACTED}", text)
-        return _FLAG.sub(_without_value, _ASSIGNED.sub(_without_value, text))
+        return text_shown(text)
 
     def data(self, content: Any) -> Any:
         """Plain data without them; what stands under a name that smells is hidden whatever it is."""
@@ -107,14 +99,6 @@ class Scrubber:
         return self(content) if isinstance(content, str) else content
 
     def _named(self, name: str, value: Any) -> Any:
-        if isinstance(value, str) and value and _NAMED.fullmatch(name) and not _HARMLESS.match(value):
+        if isinstance(value, str) and smells_in_print(name) and not harmless(value):
             return REDACTED
         return self.data(value)
-
-
-def _without_value(found: re.Match[str]) -> str:
-    value = found["value"]
-    if _HARMLESS.match(value):
-        return found[0]
-    quote = value[0] if value[0] in "\"'" else ""
-    return f"{found['name']}{quote}{REDACTED}{quote}"

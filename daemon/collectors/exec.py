@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from daemon.aio.command import CommandResult, CommandRunner
+from daemon.config.secrets import text_shown
 from daemon.errors import CollectError
 from daemon.interfaces import WallClock
 from daemon.model.metrics import Metrics
@@ -22,6 +23,7 @@ MAX_VALUES = 10_000
 KILL_GRACE_S = 1.0  # between the command's timeout and the round's: its killing is what is reported
 _MIN_INT, _MAX_INT = -(1 << 63), (1 << 64) - 1  # what JSON readers elsewhere can hold
 _TOLD_OUTPUT = 200  # characters of a failed command's output that its error quotes
+_LOOKED_AT = 4096  # bytes of it in which secrets are looked for
 
 
 def _no_constant(name: str) -> Any:
@@ -106,7 +108,9 @@ def result_fault(result: CommandResult, timeout_s: float) -> str:
         how = f"exited with {result.status.code}"
     else:
         how = "ended, nobody knows how"
-    said = result.output[-_TOLD_OUTPUT:].decode("utf-8", "backslashreplace").strip()
+    # Looked at from far enough before: a secret's name must not be what was cut off.
+    end = result.output[-_LOOKED_AT:].decode("utf-8", "backslashreplace").strip()
+    said = text_shown(end)[-_TOLD_OUTPUT:]
     return f"the command {how}" + (f" and printed {said!r}" if said else "; run it by hand to see why")
 
 

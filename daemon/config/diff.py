@@ -6,6 +6,7 @@ what only a new start of the daemon can do is said.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -41,6 +42,8 @@ class Change:
             :func:`daemon.config.redact.plan`.
         new: as ``old``.
         effect: what it takes.
+        programs: an agent's binary before and after, which tells what of its arguments is secret; no part of
+            what a change is.
     """
 
     agent: str
@@ -48,6 +51,7 @@ class Change:
     old: object
     new: object
     effect: Effect
+    programs: tuple[str, str] = dataclasses.field(default=("", ""), compare=False)
 
 
 def _daemon_keys() -> Iterator[tuple[str, bool]]:
@@ -96,7 +100,10 @@ def _agent(agent_id: str, old: AgentConfig | None, new: AgentConfig | None) -> I
             # Where the agent does not run on both sides of the reload there is nothing to restart.
             live = key in AGENT_LIVE_KEYS or not (was and now)
             effect = Effect.LIVE if live else Effect.RESTART_AGENT
-            yield Change(agent=agent_id, key=key, old=value, new=after[key], effect=effect)
+            yield Change(
+                agent=agent_id, key=key, old=value, new=after[key], effect=effect,
+                programs=(old.binary_path, new.binary_path),
+            )
 
 
 def _with_tls(changes: list[Change], old: Config, new: Config) -> tuple[Change, ...]:

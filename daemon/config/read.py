@@ -20,7 +20,7 @@ import msgspec
 from daemon.config.fault import FaultSink
 from daemon.config.keys import Field, Kind, written_fields
 from daemon.config.scalars import has_bad_characters, read_any, read_scalar, shown, trap
-from daemon.config.secrets import names_file, smells
+from daemon.config.secrets import smells
 from daemon.config.tree import Mapping, Node, Scalar, Sequence
 
 MAX_SHOWN_KEY = 100
@@ -237,7 +237,7 @@ class Reader:
     def _refuse(self, node: Scalar, path: str, message: str) -> None:
         """A scalar that will not do; the message quotes it, unless the key's name says that it is secret."""
         name = _last_name(path)
-        if name == "webhook" or (smells(name) and not names_file(name)):
+        if smells(name):
             message = "must be a URL" if name == "webhook" else "will not do; put it in quotes"
             message += " (what is written is not shown: it may be a secret)"
         self._sink.add(node.position, path, message)

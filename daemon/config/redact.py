@@ -1,9 +1,9 @@
 """The effective configuration and the reload plan as anybody may see them: without secrets; pure.
 
 Redacted: values in ``env``, ``labels`` and plug-in options whose name smells of a secret; such values
-among arguments (``--token=x``, ``--token x``); user and password in URLs, and query values that
-smell; and the path of ``resources.webhook``, which chat services treat as the password. Paths of key
-files are shown: the file's rights protect it.
+among arguments (``--token=x``, ``--token x``), in scripts, headers, JSON and connection strings there; user
+and password in URLs, and query values that smell; and the path of ``resources.webhook``, which chat services
+treat as the password. Paths of key files are shown: the file's rights protect it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,12 @@ from typing import Any
 
 import msgspec
 
+from daemon.config.arguments import words_shown
 from daemon.config.diff import Change
 from daemon.config.schema import Config
-from daemon.config.secrets import (
-    REDACTED,
-    named_shown,
-    names_file,
-    smells,
-    url_shown,
-    webhook_shown,
-    words_shown,
-)
+from daemon.config.secrets import data_shown, named_shown, script_shown, webhook_shown
 
-_COMMANDS = frozenset({"args", "command", "version_command"})
+_COMMANDS = frozenset({"command", "version_command"})
 _NAMED = frozenset({"env", "labels"})
 
 
@@ -37,6 +30,7 @@ def effective(config: Config) -> dict[str, Any]:
     """
     whole: dict[str, Any] = _clean("", msgspec.to_builtins(config))
     for agent, plain in zip(config.agents, whole["agents"], strict=True):
+        plain["args"] = words_shown(agent.args, agent.binary_path)
         plain["umask"] = umask_text(agent.umask)
         del plain["heartbeat_from_start"]  # follows from health_check and type; no key of a file
     return whole
@@ -48,8 +42,8 @@ def plan(changes: Iterable[Change]) -> list[dict[str, Any]]:
         {
             "agent": change.agent,
             "key": change.key,
-            "from": _shown(change.key, change.old),
-            "to": _shown(change.key, change.new),
+            "from": _shown(change.key, change.old, change.programs[0]),
+            "to": _shown(change.key, change.new, change.programs[1]),
             "effect": change.effect.value,
         }
         for change in changes
@@ -61,9 +55,11 @@ def umask_text(umask: int) -> str:
     return f"{umask:03o}"
 
 
-def _shown(key: str, value: object) -> Any:
+def _shown(key: str, value: object, program: str) -> Any:
     if key == "umask" and isinstance(value, int):
         return umask_text(value)
+    if key == "args" and isinstance(value, tuple):
+        return words_shown(value, program)
     plain = msgspec.to_builtins(value.value if isinstance(value, Enum) else value)
     return _clean(key.rpartition(".")[2], plain)
 
@@ -73,7 +69,7 @@ def _clean(name: str, value: Any) -> Any:
     if name in _NAMED and isinstance(value, Mapping):
         return named_shown(value)
     if name == "plugins" and isinstance(value, Mapping):
-        return {plugin: _options(options) for plugin, options in value.items()}
+        return {plugin: data_shown(options) for plugin, options in value.items()}
     if name in _COMMANDS and isinstance(value, Sequence) and not isinstance(value, str):
         return words_shown(value)
     if name == "webhook" and isinstance(value, str):
@@ -82,16 +78,4 @@ def _clean(name: str, value: Any) -> Any:
         return {key: _clean(key, item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_clean("", item) for item in value]
-    return url_shown(value) if isinstance(value, str) else value
-
-
-def _options(value: Any) -> Any:
-    """Free-form options: a key that smells hides whatever stands below it, but for the path of a file."""
-    if isinstance(value, Mapping):
-        return {
-            key: REDACTED if item and smells(key) and not names_file(key) else _options(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [_options(item) for item in value]
-    return url_shown(value) if isinstance(value, str) else value
+    return script_shown(value) if isinstance(value, str) else value

@@ -17,8 +17,8 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from daemon.config.arguments import word_shown
 from daemon.config.keys import Field, Key, Kind
-from daemon.config.secrets import word_shown
 from daemon.config.tree import Scalar
 from daemon.config.units import MAX_TEXT, parse_duration, parse_size
 

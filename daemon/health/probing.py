@@ -11,12 +11,13 @@ from twisted.internet.defer import CancelledError
 from daemon.aio.command import CommandRunner
 from daemon.aio.reactor import Clock
 from daemon.config.schema import AgentConfig, HealthCheckConfig
-from daemon.config.secrets import url_shown
+from daemon.config.secrets import text_shown, url_shown
 from daemon.errors import DaemonError
 from daemon.httpclient import HttpError, Overdue, by_deadline, explain
 
 OUTPUT_MAX = 16 * 1024
 SHOWN_MAX = 200  # characters of a command's last line
+_LOOKED_AT = 4096  # characters of it in which secrets are looked for
 
 
 class Asker(Protocol):
@@ -111,7 +112,7 @@ class Probes:
             return ""
         how = f"exit {result.status.code}" if result.status.code is not None else "killed by a signal"
         lines = result.output.decode("utf-8", "replace").strip().splitlines()
-        return f"{name}: {how}" + (f": {lines[-1][:SHOWN_MAX]}" if lines else "")
+        return f"{name}: {how}" + (f": {text_shown(lines[-1][:_LOOKED_AT])[:SHOWN_MAX]}" if lines else "")
 
 
 def kinds_of(check: HealthCheckConfig) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +27,7 @@ ROUTES = (
     "/v1/agents", "/v1/alerts", "/v1/metrics", "/readyz?verbose", "/heartbeat/stats",
 )  # fmt: skip
 SIGNATURE = "planted90" * 4  # is base64
+LOGIN = "echo 'login of me with password=planted130 at https://u:planted131@h/ refused'; exit 1"
 
 
 def test_text_to_the_journal_has_priorities_and_no_times(daemon: Daemon) -> None:
@@ -82,6 +84,32 @@ def everything_said(daemon: Daemon) -> dict[str, str]:
     return said
 
 
+def everything_hostctl_says(daemon: Daemon) -> dict[str, str]:
+    """By command; of the archive of diagnostics every file."""
+    other = daemon.root / "other.yaml"
+    other.write_text(re.sub(r"(planted[0-9]+)", r"\g<1>0", daemon.config.read_text()))  # each secret is a change
+    said = {}
+    for command in ("config show", f"config diff {other}", "config check", "status", "status scripted", "status described",
+                    "status many-forms", "events -n 1000", "alerts --all", "node", "updates", "metrics", "diagnostics --file d.tar.gz"):
+        for output in ("human", "json", "yaml"):
+            done = subprocess.run(
+                [sys.executable, "-m", "daemon.cli.entry", "--config", str(daemon.config), *command.split(), "-o", output],
+                capture_output=True, text=True, timeout=60, cwd=daemon.root, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+            assert "Traceback" not in done.stderr
+            said[f"hostctl {command} -o {output}"] = done.stdout + done.stderr
+            if command.startswith("diagnostics"):
+                assert done.returncode == 0, done.stderr
+                with tarfile.open(daemon.root / "d.tar.gz") as archive:
+                    for member in archive.getmembers():
+                        file = archive.extractfile(member)
+                        assert file is not None
+                        said[member.name] = file.read().decode()
+                (daemon.root / "d.tar.gz").unlink()
+    assert "described" in said["hostctl status -o human"] and "restart_agent" in said[f"hostctl config diff {other} -o human"]
+    return said
+
+
 def test_no_secret_is_told_anywhere(daemon: Daemon, redirecting: str) -> None:
     closed = f"127.0.0.1:{free_port()}"
     checks = {
@@ -99,6 +127,20 @@ def test_no_secret_is_told_anywhere(daemon: Daemon, redirecting: str) -> None:
     )
     agents += sleeper("unversioned", "version_command: [/nowhere/x, '--password=planted25']")
     agents += shell("bad", "exit 3", "env: {SECRET: planted26}")
+    agents += shell(
+        "scripted",
+        "export PASSWORD=planted100 API_KEY='planted101 planted102'; : web --token planted103 -u me:planted104;"
+        " : curl -H \"Authorization: Bearer planted105\" -H 'Cookie: sid=planted106' 'https://u:planted107@h/?sig=planted108';"
+        " : mysql -pplanted109; : sshpass -p planted110 ssh h; exit 4",
+        "env: {JAVA_OPTS: '-Xmx1g -Djavax.net.ssl.keyStorePassword=planted111', DB: 'host=db password=planted112'}",
+    )
+    agents += sleeper("described", f"health_check: {{command: [/bin/sh, -c, {json.dumps(LOGIN)}], interval: 300ms,"
+                      " start_period: 0s}")
+    agents += (
+        "  - id: many-forms\n    type: custom\n    binary_path: /nowhere/mysqld_exporter\n    args: ['-pplanted120',"
+        " '{\"db\": {\"password\": \"planted121\"}}', '-H', 'Authorization: Basic planted122', '-H', 'X-Api-Key: planted123',"
+        " 'u:planted124@tcp(db:3306)/x', '--slack-webhook=https://hooks.example/planted125', '--requirepass', 'planted126']\n"
+    )
     agents += (
         "  - id: missing\n    type: custom\n    binary_path: /nowhere/x\n"
         "    args: ['--token=planted27', '--db', 'https://u:planted28@h/?sig=planted29']\n"
@@ -107,6 +149,7 @@ def test_no_secret_is_told_anywhere(daemon: Daemon, redirecting: str) -> None:
   exec:
     - {{name: one, command: [/bin/false, '--token=planted30', '--password', planted31], interval: 1s}}
     - {{name: two, command: [/nowhere/y, '--token=planted32'], interval: 1s}}
+    - {{name: three, command: [/bin/sh, -c, {json.dumps(LOGIN)}], interval: 1s}}
 resources: {{webhook: 'http://u:planted40@{closed}/services/planted41?key=planted42'}}
 update: {{public_key_file: {Signer(daemon.root).public}, allowed_urls: ['http://{closed}/', 'http://{redirecting}/']}}
 """
@@ -131,8 +174,9 @@ update: {{public_key_file: {Signer(daemon.root).public}, allowed_urls: ['http://
             daemon.post(f"/v1/updates/{answer['id']}/cancel")
             wait_for("its end", lambda found=answer["id"]: daemon.get(f"/v1/updates/{found}")["finished_at"])
     wait_for("the webhook's failure", lambda: daemon.events("webhook.failed"))
-    wait_for("the collectors' failures", lambda: len(daemon.events("collector.failed")) >= 2)
-    wait_for("the exit", lambda: daemon.events("agent.exited"))
+    wait_for("the collectors' failures", lambda: len(daemon.events("collector.failed")) >= 3)
+    wait_for("the exits", lambda: {event["agent_id"] for event in daemon.events("agent.exited")} >= {"bad", "scripted"})
+    wait_for("what the checks said", lambda: "login of me" in daemon.agent("described")["health"]["reason"])
 
     daemon.config.write_text(
         text.replace("webhook: 'http:", "webhook: 'htp:").replace("DB_PASSWORD: planted20", "DB_PASSWORD: [planted71]")
@@ -146,7 +190,8 @@ update: {{public_key_file: {Signer(daemon.root).public}, allowed_urls: ['http://
     marks = [json.loads(path.read_text())["mark"] for path in (daemon.work_dir / "state/agents").glob("*.json")]
     assert len(token) >= 32 and all(marks)
 
-    said = everything_said(daemon)
+    daemon.config.write_text(text)
+    said = everything_said(daemon) | everything_hostctl_says(daemon)
     leaks = {
         place: sorted({found[0] for found in PLANTED.finditer(text)} | {x for x in (token, *marks) if x in text})
         for place, text in said.items()

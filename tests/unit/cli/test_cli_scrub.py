@@ -18,7 +18,8 @@ agents:
     type: custom
     binary_path: /bin/sleep
     env: {DB_PASSWORD: "planted \\"quoted\\" env", DATABASE: "postgres://user:planted-url@db/x"}
-    args: ["--token=planted-flag", "--secret", "planted-word", "--port", "8080"]
+    args: ["--token=planted-flag", "--secret", "planted-word", "--port", "8080",
+           '{"db": {"password":"planted-json"},"port":1}', "-c", "PASSWORD='planted script' exec web -u me:planted-user"]
     health_check: {http_endpoint: "http://me:planted-health@127.0.0.1/x?api_key=planted-query"}
 """
 
@@ -32,7 +33,7 @@ def scrubbed(tmp_path: Path) -> Scrubber:
 
 def test_the_secrets_of_the_configuration_are_found_wherever_they_turn_up(scrubbed: Scrubber) -> None:
     for secret in ("planted-label", "planted-hook", 'planted "quoted" env', "planted-url", "planted-flag",
-                   "planted-word", "planted-health", "planted-query"):
+                   "planted-word", "planted-health", "planted-query", "planted-json", "planted script", "planted-user"):
         for text in (f"agent said: {secret}!", json.dumps({"x": f"it said {secret}"})):
             assert "planted" not in scrubbed(text), (secret, scrubbed(text))
 

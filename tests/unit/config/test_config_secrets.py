@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from daemon.config.load import load
-from daemon.config.secrets import named_shown, url_shown, webhook_shown, word_shown, words_shown
+from daemon.config.secrets import named_shown, script_shown, smells, text_shown, url_shown, webhook_shown
 from daemon.errors import ConfigValidateError
 
 
@@ -28,18 +29,44 @@ def test_a_url_keeps_its_place_and_loses_its_secrets(text: str, shown: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("words", "shown"),
+    ("text", "shown"),
     [
-        (("--token=hush", "-v"), ["--token=<redacted>", "-v"]),
-        (("--password", "hush", "more"), ["--password", "<redacted>", "more"]),
-        (("--password", "--verbose"), ["--password", "--verbose"]),
-        (("--key-file", "/etc/key"), ["--key-file", "/etc/key"]),
-        (("SECRET:hush",), ["SECRET:<redacted>"]),
-        (("--db", "postgres://u:hush@h/"), ["--db", "postgres://<redacted>@h/"]),
+        ("postgres://me:hu/sh@db/x", "postgres://<redacted>@db/x"),
+        ("http://h:80/a@b", "http://h:80/a@b"),
+        ("said https://me:hush@h/x?token=hush&a=1 and more", "said https://<redacted>@h/x?token=<redacted>&a=1 and more"),
+        ("http://h/#access_token=hush", "http://h/#access_token=<redacted>"),
+        ("password=hush,user=me", "password=<redacted>,user=me"),
+        ("password=hush,hush user=me", "password=<redacted> user=me"),
+        ('password="cut off hu', 'password="<redacted>"'),
+        ('{\\"secret\\": \\"hush\\", \\"a\\": 1}', '{\\"secret\\": \\"<redacted>\\", \\"a\\": 1}'),
+        ("set-cookie: sid=hush; path=/", "set-cookie: <redacted>"),
+        ("got eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJodXNoIn0.aHVzaA back", "got <redacted> back"),
+        ("key=web auth=ok state=running", "key=web auth=ok state=running"),
+        ("token: null, tokens: 12", "token: null, tokens: 12"),
+        ("the private network, passed", "the private network, passed"),
     ],
 )
-def test_arguments_lose_what_stands_behind_a_secret_name(words: tuple[str, ...], shown: list[str]) -> None:
-    assert words_shown(words) == shown
+def test_what_a_program_prints_keeps_its_words(text: str, shown: str) -> None:
+    assert text_shown(text) == shown
+
+
+@pytest.mark.parametrize("shape", ["a-" * 50_000, "token" * 20_000, "://a:b" * 20_000, "--a" * 30_000,
+                                   "mysql " * 20_000, '\\"key' * 20_000, "=" * 100_000, "'" * 100_001])
+def test_a_hostile_line_does_not_cost_the_square_of_its_length(shape: str) -> None:
+    started = time.process_time()
+    text_shown(shape)
+    script_shown(shape)
+    assert time.process_time() - started < 5  # it takes a tenth; the square would be minutes
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [("API_KEY", True), ("DB_PASS", True), ("MYSQL_PWD", True), ("SENTRY_DSN", True), ("SLACK_WEBHOOK_URL", True),
+     ("requirepass", True), ("authorization", True), ("PWD", False), ("OLDPWD", False), ("API_KEY_FILE", False),
+     ("TOKEN_TTL", False), ("author", False), ("KEYSPACE", False), ("PATH", False), ("BYPASS", False)],
+)
+def test_names_smell_or_do_not(name: str, secret: bool) -> None:
+    assert smells(name) is secret
 
 
 def test_the_path_of_a_webhook_is_its_password() -> None:
@@ -50,10 +77,8 @@ def test_the_path_of_a_webhook_is_its_password() -> None:
 def test_names_decide_of_values() -> None:
     found = named_shown({"API_KEY": "hush", "rack": "7", "URL": "http://u:hush@h/", "EMPTY_TOKEN": ""})
     assert found == {"API_KEY": "<redacted>", "rack": "7", "URL": "http://<redacted>@h/", "EMPTY_TOKEN": ""}
-
-
-def test_one_word() -> None:
-    assert word_shown("token=hush") == "token=<redacted>" and word_shown("plain") == "plain"
+    found = named_shown({"JAVA_OPTS": "-Xmx1g -Dtrust.password=hush -v", "API_KEY_FILE": "/run/key", "PWD": "/srv"})
+    assert found == {"JAVA_OPTS": "-Xmx1g -Dtrust.password=<redacted> -v", "API_KEY_FILE": "/run/key", "PWD": "/srv"}
 
 
 @pytest.mark.parametrize(
