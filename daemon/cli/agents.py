@@ -8,7 +8,7 @@ from typing import Any
 
 from daemon.cli.client import Client
 from daemon.cli.faults import CliFault, Exit, Refused
-from daemon.cli.table import Cell, Column, pairs, render
+from daemon.cli.table import Cell, Column, pairs, render, under
 from daemon.cli.words import NONE, age, duration, percent, printable, printable_line, size, until
 
 View = Mapping[str, Any]
@@ -21,12 +21,12 @@ HEALTH_COLOURS = {"healthy": "green", "starting": "yellow"}
 _WELL = ("healthy", "starting")
 _COLUMNS = (
     Column(heading="AGENT"), Column(heading="STATE"), Column(heading="HEALTH"),
-    Column(heading="UPTIME", right=True), Column(heading="RESTARTS", right=True),
+    Column(heading="UPTIME", right=True), Column(heading="RESTARTS", right=True, spare=2),
     Column(heading="CPU", right=True), Column(heading="RSS", right=True),
-    Column(heading="BEAT", right=True, optional=True), Column(heading="VERSION", optional=True),
-    Column(heading="NEXT", right=True, optional=True), Column(heading="WHY"),
+    Column(heading="BEAT", right=True, optional=True, spare=3),
+    Column(heading="VERSION", optional=True, spare=4),
+    Column(heading="NEXT", right=True, optional=True, spare=1), Column(heading="WHY", spare=5),
 )
-_MARK = "  └ "
 
 
 def is_well(view: View) -> bool:
@@ -85,9 +85,7 @@ def table(views: Sequence[View], now: float, *, width: int | None = None, colour
         shown.append(line)
         why = printable(reason(view))
         if not is_well(view) and health_cell(view).text != NONE and why not in line:
-            from textwrap import fill  # only where something is wrong
-
-            shown.append(fill(_MARK + why, max(width, 20), subsequent_indent=" " * len(_MARK)) + "\n")
+            shown.append(under(why, width))
     return "".join(shown)
 
 
@@ -146,13 +144,15 @@ def detail(view: View, now: float, log_tail: Sequence[str] = ()) -> str:
 
 @contextmanager
 def explained_404(client: Client, agent_id: str) -> Iterator[None]:
-    """Turns the daemon's 404 into the fault :func:`unknown_agent` words."""
+    """Turns the daemon's 404, and its 400 to what can be no id, into the fault of :func:`unknown_agent`."""
     try:
         yield
     except Refused as refusal:
-        if refusal.http_status != 404:
+        if refusal.http_status not in (400, 404):
             raise
         known = [str(view["id"]) for view in client.get("/v1/agents")["agents"]]
+        if agent_id in known:
+            raise
         raise unknown_agent(agent_id, known) from refusal
 
 

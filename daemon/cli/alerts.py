@@ -13,12 +13,13 @@ from daemon.cli.events import SEVERITY_COLOURS
 from daemon.cli.faults import Exit
 from daemon.cli.options import command
 from daemon.cli.session import Session
-from daemon.cli.table import Cell, Column, render
+from daemon.cli.table import Cell, Column, render, under, widest
 from daemon.cli.words import NONE, age
 
 _ALERTS = (
-    Column(heading="SINCE", right=True), Column(heading="SEVERITY"), Column(heading="AGENT"),
-    Column(heading="TYPE"), Column(heading="OVER", right=True, optional=True), Column(heading="MESSAGE"),
+    Column(heading="SINCE", right=True), Column(heading="SEVERITY", spare=2), Column(heading="AGENT"),
+    Column(heading="TYPE", spare=3), Column(heading="OVER", right=True, optional=True, spare=1),
+    Column(heading="MESSAGE"),
 )
 Item = Mapping[str, Any]
 
@@ -43,7 +44,7 @@ def alerts_command(session: Session, everything: bool) -> int:
 def alert_table(
     alerts: Sequence[Item], now: float, *, width: int | None = None, colours: bool = False
 ) -> str:
-    """Alerts, a line for each; nothing for none."""
+    """Alerts, a line for each, their messages below where a terminal has no room; nothing for none."""
     if not alerts:
         return ""
     rows: list[list[Cell | str]] = [
@@ -53,7 +54,15 @@ def alert_table(
         ]
         for alert in alerts
     ]
-    return render(_ALERTS, rows, width=width, colours=colours)
+    whole = render(_ALERTS, rows, colours=colours)
+    if width is None or widest(whole) <= width:
+        return whole
+    # What is to be done stands at the end of a message: none is cut.
+    text = render(_ALERTS[:-1], [row[:-1] for row in rows], width=width, colours=colours)
+    head, *lines = text.splitlines(keepends=True)
+    return head + "".join(
+        line + under(alert["message"], width) for line, alert in zip(lines, alerts, strict=True)
+    )
 
 
 def _severity(alert: Item) -> Cell:

@@ -148,7 +148,8 @@ def segment(text: str) -> str:
 def explained(error: Exception, where: Where) -> CliFault:
     """Why the daemon cannot be asked, and what to do about it; pure."""
     path, told = where.path, f"(named by {where.told_by})"
-    start = "start it (systemctl start hostdaemon, or twistd -n hostdaemon --config FILE)"
+    file = where.config or "FILE"
+    start = f"start it (systemctl start hostdaemon, or twistd -n hostdaemon --config {file})"
     other = "or name the right one: hostctl --socket PATH or --config FILE"
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return Unreachable(

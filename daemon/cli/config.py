@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from daemon.cli.faults import Exit, Refused
-from daemon.cli.options import command
+from daemon.cli.faults import CliFault, Exit, Refused
+from daemon.cli.options import command, files
 from daemon.cli.session import Session, as_yaml
 from daemon.cli.table import Cell, Column, render
 from daemon.cli.where import config_path
@@ -19,12 +19,13 @@ from daemon.cli.words import NONE, cut, printable
 if TYPE_CHECKING:
     from daemon.config.fault import Fault
     from daemon.config.load import LoadedConfig
+    from daemon.config.schema import Config
 
 SNIPPET_WIDTH = 160
 _EFFECTS = {"live": "green", "restart_agent": "yellow", "stop_agent": "yellow", "restart_daemon": "red"}
 _CHANGES = (
-    Column(heading="AGENT"), Column(heading="KEY"), Column(heading="EFFECT"), Column(heading="FROM"),
-    Column(heading="TO"),
+    Column(heading="AGENT"), Column(heading="KEY"), Column(heading="EFFECT"),
+    Column(heading="FROM", elastic=True), Column(heading="TO", elastic=True),
 )
 Change = Mapping[str, Any]
 
@@ -35,7 +36,7 @@ def config_command() -> None:
 
 
 @command("check")
-@click.argument("file", required=False, type=click.Path(dir_okay=False))
+@click.argument("file", required=False, shell_complete=files)
 def check_command(session: Session, file: str | None) -> int:
     """Checks a configuration file, every fault at once, without a daemon.
 
@@ -114,7 +115,7 @@ def show_command(session: Session) -> int:
 
 
 @command("diff")
-@click.argument("file", required=False, type=click.Path(dir_okay=False))
+@click.argument("file", required=False, shell_complete=files)
 def diff_command(session: Session, file: str | None) -> int:
     """Shows what a reload would change, and what each change takes: nothing is changed.
 
@@ -123,13 +124,28 @@ def diff_command(session: Session, file: str | None) -> int:
     if file is None:
         return _reload(session, dry_run=True)
     from daemon.config.in_force import planned
-    from daemon.config.load import load
     from daemon.config.redact import plan
 
     now = Path(session.client.get("/v1/node")["config"]["path"])
-    changes = plan(planned(load(now).config, load(Path(file)).config).changes)
+    before, after = (_good(path) for path in (now, Path(file)))
+    changes = plan(planned(before, after).changes)
     session.emit({"applied": False, "changes": changes, "warnings": []}, lambda: _plan(session, changes))
     return _end(session, changes, "the two files come to the same")
+
+
+def _good(path: Path) -> Config:
+    """What a file comes to.
+
+    Raises:
+        CliFault: it has faults.
+    """
+    from daemon.config.load import load
+    from daemon.errors import DaemonError
+
+    try:
+        return load(path).config
+    except DaemonError as error:
+        raise CliFault(str(error), hint=f"hostctl config check {path}") from error
 
 
 @command("reload")

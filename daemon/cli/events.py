@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 
+from daemon.cli.agents import unknown_agent
 from daemon.cli.client import STREAM_SILENCE_S, Client
 from daemon.cli.faults import CliFault, Exit, Refused, Unreachable
 from daemon.cli.options import agent_ids, command
@@ -27,7 +29,7 @@ Item = Mapping[str, Any]
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens, until Ctrl-C.")
 @click.option(
     "-n", "--limit", type=click.IntRange(1, LIMIT_MAX), default=20, show_default=True,
-    help="How many of the last ones, before --agent and --type choose.",
+    help="How many of the last ones. With --agent and --type they are looked for among the last 1000.",
 )
 @click.option("--agent", metavar="ID", help="Only those of this agent.", shell_complete=agent_ids)
 @click.option("--type", "kind", metavar="TYPE", help="Such as agent.exited, or agent for all of them.")
@@ -37,10 +39,18 @@ def events_command(session: Session, follow: bool, limit: int, agent: str | None
     With --follow every event comes once and in order, over restarts of the daemon too: it is resumed where it
     broke off.
     """
-    found = session.client.get("/v1/events", once="", limit=limit)["events"]
-    shown = [event for event in found if wanted(event, agent, kind)]
+    chosen = agent is not None or kind is not None
+    found = session.client.get("/v1/events", once="", limit=LIMIT_MAX if chosen else limit)["events"]
+    shown = [event for event in found if wanted(event, agent, kind)][-limit:]
+    if agent is not None and not shown:  # of an agent that was removed there may be some
+        known = [str(view["id"]) for view in session.client.get("/v1/agents")["agents"]]
+        if agent not in known:
+            raise unknown_agent(agent, known)
     if not follow:
         session.emit({"events": shown}, lambda: "".join(line(event, session.colours) for event in shown))
+        sys.stdout.flush()
+        if not shown and session.human:
+            session.say(f"there is no such event among the last {len(found)}; hostctl events shows all types")
         return Exit.OK
     for event in shown:
         _show(session, event)

@@ -44,19 +44,17 @@ def init_command(session: Session, file: str, force: bool, work_dir: str | None)
         schema="" if file == "-" else SCHEMA, busy_ports=busy,
         free_port=0 if HTTP_PORT in busy else HTTP_PORT,
     )
+    listed = [
+        {"id": a.known.id, "type": a.known.type, "binary_path": a.binary, "config_file": a.config_file}
+        for a in agents
+    ]
     if file == "-":
-        session.write(text)
+        session.emit({"file": None, "agents": listed, "text": text}, lambda: text)
     else:
         _write(Path(file), text, force)
+        session.emit({"file": file, "agents": listed}, lambda: f"{file}\n")
     sys.stdout.flush()
     _told(session, file, agents, busy)
-    if file != "-":
-        listed = [
-            {"id": a.known.id, "type": a.known.type, "binary_path": a.binary, "config_file": a.config_file}
-            for a in agents
-        ]
-        report = {"file": file, "agents": listed}
-        session.emit(report, lambda: f"{file}\n")
     return Exit.OK
 
 

@@ -53,10 +53,20 @@ def logs_command(
         data = _filtered(session, data, after, wanted)
     if session.output is Output.HUMAN:
         _Writer().write(data, final=True)
+        if not data and wanted:
+            session.say(_nothing(agent_id, grep, after is not None))
     else:
         texts = data.decode("utf-8", "backslashreplace").split("\n")[:-1]
         session.emit({"agent_id": agent_id, "lines": texts}, str)
     return 0
+
+
+def _nothing(agent_id: str, grep: str | None, since: bool) -> str:
+    if since:
+        return f"{agent_id} has written nothing since then; hostctl status {agent_id}"
+    if grep is not None:
+        return f"no line of {agent_id} holds that text; hostctl logs {agent_id}"
+    return f"{agent_id} has written nothing yet; hostctl status {agent_id}"
 
 
 def _filtered(session: Session, data: bytes, after: float, wanted: int) -> bytes:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
 import click
 
 import daemon
+from daemon.cli import streams
 from daemon.cli.faults import CliFault, Exit
-from daemon.cli.options import output_option
+from daemon.cli.options import files, output_option
 from daemon.cli.session import Session, is_terminal
 from daemon.cli.words import printable
 from daemon.errors import DaemonError
@@ -62,9 +62,12 @@ class Commands(click.Group):
 @click.group(
     cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
-@click.option("--socket", metavar="PATH", help="The control socket.  [env: HOSTDAEMON_CONTROL_SOCKET]")
 @click.option(
-    "-c", "--config", metavar="FILE",
+    "--socket", metavar="PATH", help="The control socket.  [env: HOSTDAEMON_CONTROL_SOCKET]",
+    shell_complete=files,
+)
+@click.option(
+    "-c", "--config", metavar="FILE", shell_complete=files,
     help="The daemon's configuration, which names its socket.  [env: HOSTDAEMON_CONFIG; default: "
     "/etc/hostdaemon/daemon.yaml]",
 )
@@ -87,9 +90,7 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         the exit status; everything there is to say has been said.
     """
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):  # replaced by a test, or closed
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    streams.prepare()
     session = Session()
     try:
         asked = session.environ.get(COMPLETE)
@@ -109,19 +110,23 @@ def run(arguments: Sequence[str]) -> int:
         session.fail(str(error), "docs/errors.md says what to do about each code")
         return Exit.FAILED
     except click.ClickException as error:
-        error.show()
+        with contextlib.suppress(OSError):
+            error.show()
         return error.exit_code
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
     except (KeyboardInterrupt, click.Abort):
         if is_terminal(sys.stderr):
-            sys.stderr.write("\n")
+            streams.message("\n")
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        return _nobody_reads()
+        streams.nobody_reads()
+        return Exit.PIPE
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        session.fail(f"{where}{error.strerror or error}", "look at its permissions and the room on its disk")
+        session.fail(
+            f"{error.filename or 'the output'}: {error.strerror or error}",
+            "look at its permissions and the room on its disk",
+        )
         return Exit.FAILED
     except Exception as error:  # the last fence: people get a sentence, whoever debugs gets the rest
         if session.environ.get(DEBUG):
@@ -133,11 +138,3 @@ def run(arguments: Sequence[str]) -> int:
         )
         return Exit.FAILED
 
-
-def _nobody_reads() -> int:
-    """Our reader has gone (``hostctl logs web | head``): what is still buffered must not fail at the exit."""
-    with contextlib.suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-    return Exit.PIPE

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import click
 
 from daemon.cli.agents import explained_404
-from daemon.cli.client import OPERATION_S, segment
+from daemon.cli.client import OPERATION_S, Client, segment
 from daemon.cli.faults import CliFault, Exit
 from daemon.cli.options import agent_ids, command
 from daemon.cli.session import Session
@@ -69,12 +71,18 @@ def _operate(session: Session, verb: str, ids: Sequence[str], everything: bool, 
         session.say(f"the daemon carries on with the {verb}; hostctl status shows what became of it")
         raise
     session.emit({"results": results}, lambda: "".join(outcome(*item) for item in results.items()))
+    sys.stdout.flush()
+    if not results and session.human:
+        session.say("no agent is enabled; hostctl status shows those that are configured")
+    told: dict[tuple[str, str], list[str]] = {}  # a daemon that is away is one fault, not one for each agent
     for name, result in results.items():
         for warning in result.get("warnings", ()):
             session.say(f"{name}: {warning}")
         if not result["success"]:
             hint = result.get("hint") or f"hostctl status {name}; hostctl logs {name}"
-            session.fail(f"{name}: {result['error']}", hint)
+            told.setdefault((result["error"], hint), []).append(name)
+    for (error, hint), names in told.items():
+        session.fail(f"{', '.join(names)}: {error}", hint)
     return worst(results)
 
 
@@ -107,14 +115,12 @@ def _all(session: Session, verb: str, query: dict[str, object]) -> dict[str, Res
 
 def _each(session: Session, verb: str, ids: Sequence[str], query: dict[str, object]) -> dict[str, Result]:
     if len(ids) == 1:
-        return {ids[0]: _one(session, verb, ids[0], query)}
+        return {ids[0]: _one(session.client, verb, ids[0], query)}
     from concurrent.futures import ThreadPoolExecutor
 
-    client = session.client  # found once, before the threads
-    assert client is not None
     pool = ThreadPoolExecutor(AT_ONCE)
     try:
-        found = list(pool.map(lambda agent_id: _one(session, verb, agent_id, query), ids))
+        found = list(pool.map(partial(_one, session.client, verb, query=query), ids))
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
@@ -122,12 +128,12 @@ def _each(session: Session, verb: str, ids: Sequence[str], query: dict[str, obje
     return dict(zip(ids, found, strict=True))
 
 
-def _one(session: Session, verb: str, agent_id: str, query: dict[str, object]) -> Result:
+def _one(client: Client, verb: str, agent_id: str, query: dict[str, object]) -> Result:
     """One agent's outcome; what failed is part of it, so that the others are told too."""
     try:
-        with explained_404(session.client, agent_id):
+        with explained_404(client, agent_id):
             path = f"/v1/agents/{segment(agent_id)}/{verb}"
-            view = session.client.ask("POST", path, query, None, OPERATION_S)[1]
+            view = client.ask("POST", path, query, None, OPERATION_S)[1]
     except CliFault as fault:
         return {
             "success": False, "error": fault.message, "hint": fault.hint, "status": int(fault.status),

@@ -45,6 +45,17 @@ def agent_ids(ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
         return []
 
 
+def components(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """What can be updated: agents, and the daemon."""
+    own = [CompletionItem("daemon", help="hostdaemon itself")] if "daemon".startswith(incomplete) else []
+    return own + agent_ids(ctx, param, incomplete)
+
+
+def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Has the shell complete a path. Not click.Path: what is wrong with a file is ours to tell."""
+    return [CompletionItem(incomplete, type="file")]
+
+
 def command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], click.Command]:
     """A command that takes ``--output`` too, so that it may stand at the end of the line."""
 

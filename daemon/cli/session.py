@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any, TextIO
 
 from daemon.cli.client import Client
+from daemon.cli.streams import message
 from daemon.cli.table import painted
 from daemon.cli.where import find_socket
 from daemon.cli.words import printable
@@ -116,17 +117,15 @@ class Session:
 
     def say(self, text: str) -> None:
         """A message to stderr."""
-        sys.stderr.write(f"hostctl: {printable(text)}\n")
-        sys.stderr.flush()
+        message(f"hostctl: {printable(text)}\n")
 
-    def fail(self, message: str, hint: str = "") -> None:
+    def fail(self, cause: str, hint: str = "") -> None:
         """A fault to stderr: the cause, and the next step."""
         colours = in_colour(sys.stderr, self.environ)
-        text = painted("hostctl: ", "red", colours) + printable(message) + "\n"
+        text = painted("hostctl: ", "red", colours) + printable(cause) + "\n"
         if hint:
             text += "  " + painted("next: ", "cyan", colours) + printable(hint) + "\n"
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        message(text)
 
     def busy(self, doing: str) -> AbstractContextManager[Any]:
         """Shows that something takes its time, on a terminal; nothing off one."""

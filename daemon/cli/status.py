@@ -13,10 +13,11 @@ from daemon.cli import agents
 from daemon.cli.client import segment
 from daemon.cli.faults import Exit, Unreachable
 from daemon.cli.options import agent_ids, command
-from daemon.cli.session import Session
+from daemon.cli.screen import drawn, heed_size, pause
+from daemon.cli.session import Session, columns_and_lines
+from daemon.cli.words import printable
 
 TAIL_LINES = 20
-_REDRAW = "\x1b[H\x1b[J"  # home, and clear to the end (ECMA-48)
 Views = list[dict[str, Any]]
 
 
@@ -71,32 +72,36 @@ def _text(session: Session, views: Views, ids: tuple[str, ...]) -> str:
     view = views[0]
     tail: list[str] = []
     if not agents.is_well(view):
-        text = session.client.text(f"/v1/agents/{segment(view['id'])}/logs", lines=TAIL_LINES)
-        tail = text.decode("utf-8", "backslashreplace").splitlines()
+        from daemon.config.secrets import text_shown  # what is shown here is shown to others
+
+        log = session.client.text(f"/v1/agents/{segment(view['id'])}/logs", lines=TAIL_LINES)
+        tail = text_shown(log.decode("utf-8", "backslashreplace")).splitlines()
     return agents.detail(view, now, tail)
 
 
 def _watch(session: Session, ids: tuple[str, ...], interval: float) -> int:
     """Until Ctrl-C; a daemon that goes away is waited for, and its absence shown instead of stale rows."""
-    answered = False
+    heed_size()
+    answered = said = False
     while True:
         try:
             views = _views(session, ids)
         except Unreachable as fault:
             if not answered or not fault.away:
                 raise
-            shown = f"{fault.message}\nwaiting for it; Ctrl-C ends\n"
             if session.human and session.live:
-                session.write(_REDRAW + shown)
+                shown = f"{printable(fault.message)}\nwaiting for it; Ctrl-C ends\n"
+                session.write(drawn(shown, *columns_and_lines(session.environ)))
                 sys.stdout.flush()
-            else:
-                session.say(shown.splitlines()[0])
+            elif not said:
+                session.say(f"{fault.message}; waiting for it, Ctrl-C ends")
+            said = True
         else:
-            answered = True
+            answered, said = True, False
             session.emit_item(_data(views), partial(_screen, session, views, ids))
-        time.sleep(interval)
+        pause(interval)
 
 
 def _screen(session: Session, views: Views, ids: tuple[str, ...]) -> str:
-    head = f"{time.strftime('%H:%M:%S')}  {agents.summary(views)}\n\n"
-    return (_REDRAW if session.live else "") + head + _text(session, views, ids)
+    text = f"{time.strftime('%H:%M:%S')}  {agents.summary(views)}\n\n{_text(session, views, ids)}"
+    return drawn(text, *columns_and_lines(session.environ)) if session.live else text

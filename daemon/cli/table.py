@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from daemon.cli.words import cut, printable, width_of
 
 GAP = "  "
-LAST_LEAST = 16  # columns; with less room the last one is left out
+LEAST = 16  # columns of the terminal; a text that is longer is not cut below it
+_UNDER = "  └ "
+_PAINT = re.compile("\x1b\\[[0-9]+m")
 COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36, "dim": 2, "bold": 1}
 
 
@@ -27,11 +30,16 @@ class Column:
     Attributes:
         right: numbers stand at the right.
         optional: the column is left out where every cell of it is ``-`` or empty.
+        elastic: its cells may be cut where the terminal is too narrow; so may those of the last column.
+        spare: the column with the highest is the first to be left out where that is not enough, and of equal
+            ones the rightmost; the first column stays.
     """
 
     heading: str
     right: bool = False
     optional: bool = False
+    elastic: bool = False
+    spare: int = 0
 
 
 def painted(text: str, colour: str, colours: bool) -> str:
@@ -43,7 +51,7 @@ def render(
     columns: Sequence[Column], rows: Sequence[Sequence[Cell | str]], *, width: int | None = None,
     colours: bool = False,
 ) -> str:
-    """A table whose last column takes the room that is left.
+    """A table. On a terminal no line is wider than it is: see :class:`Column` for what gives way.
 
     Args:
         columns: as many as each row has cells.
@@ -63,16 +71,38 @@ def render(
         i: max([width_of(columns[i].heading), *(width_of(row[i].text) for row in cells)]) for i in kept
     }
     if width is not None and kept:
-        last = kept[-1]
-        room = width - sum(widths[i] for i in kept[:-1]) - len(GAP) * (len(kept) - 1)
-        if room < min(widths[last], LAST_LEAST) and len(kept) > 1:
-            kept.pop()
-        else:
-            widths[last] = min(widths[last], max(room, 1))
+        _fit(columns, kept, widths, width)
     headings = [Cell(text=columns[i].heading, colour="bold") for i in kept]
     lines = [_line(headings, kept, columns, widths, colours)]
     lines += [_line([row[i] for i in kept], kept, columns, widths, colours) for row in cells]
     return "".join(lines)
+
+
+def _fit(columns: Sequence[Column], kept: list[int], widths: dict[int, int], width: int) -> None:
+    """Leaves columns out of ``kept`` and narrows ``widths`` until a line fits."""
+    while True:
+        elastic = [i for i in kept if columns[i].elastic or i == kept[-1]]
+        room = width - sum(widths[i] for i in kept if i not in elastic) - len(GAP) * (len(kept) - 1)
+        if len(kept) == 1 or room >= sum(min(widths[i], LEAST) for i in elastic):
+            break
+        kept.remove(max(kept[1:], key=lambda i: (columns[i].spare, i)))
+    elastic.sort(key=lambda i: widths[i])  # the short ones leave their share to the long ones
+    for left, i in zip(range(len(elastic), 0, -1), elastic, strict=True):
+        widths[i] = min(widths[i], max(room // left, 1))
+        room -= widths[i]
+
+
+def widest(text: str) -> int:
+    """Columns of a terminal that the longest line takes; what paints it takes none."""
+    return max((width_of(_PAINT.sub("", line)) for line in text.splitlines()), default=0)
+
+
+def under(text: str, width: int) -> str:
+    """A text that had no room in its row, whole, in lines of its own below it."""
+    from textwrap import fill  # only where something is wrong
+
+    indent = " " * len(_UNDER)
+    return fill(_UNDER + printable(text), max(width, LEAST), subsequent_indent=indent) + "\n"
 
 
 def _harmless(cell: Cell | str) -> Cell:

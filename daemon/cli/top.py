@@ -13,20 +13,20 @@ from daemon.cli.agents import health_cell, is_well, state_cell, summary
 from daemon.cli.client import Client, segment
 from daemon.cli.faults import CliFault, Exit, Unreachable
 from daemon.cli.options import command
+from daemon.cli.screen import ENTER, LEAVE, drawn, heed_size, pause
 from daemon.cli.session import Session, columns_and_lines
 from daemon.cli.table import Cell, Column, painted, render
-from daemon.cli.words import NONE, duration, percent, printable, size, sparkline
+from daemon.cli.words import NONE, cut, duration, percent, printable, size, sparkline
 
 HISTORY_S, STEP_S = 3600, 180
 SPARK = HISTORY_S // STEP_S
 REFRESH_S = 60.0  # of the history; a new point comes every resources.interval
-_HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
-_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # alternate screen, cursor (xterm)
 _COLUMNS = (
-    Column(heading="AGENT"), Column(heading="STATE"), Column(heading="HEALTH"),
-    Column(heading="CPU", right=True), Column(heading="LAST HOUR"), Column(heading="RSS", right=True),
-    Column(heading="LAST HOUR"), Column(heading="UPTIME", right=True), Column(heading="RESTARTS", right=True),
-    Column(heading="PID", right=True),
+    Column(heading="AGENT"), Column(heading="STATE", spare=1), Column(heading="HEALTH", spare=2),
+    Column(heading="CPU", right=True), Column(heading="LAST HOUR", spare=3),
+    Column(heading="RSS", right=True), Column(heading="LAST HOUR", spare=5),
+    Column(heading="UPTIME", right=True, spare=4), Column(heading="RESTARTS", right=True, spare=6),
+    Column(heading="PID", right=True, spare=7),
 )
 SORTS = {
     "cpu": lambda view: -(view["cpu_percent"] if view["cpu_percent"] is not None else -1.0),
@@ -57,7 +57,8 @@ def top_command(session: Session, sort: str, interval: float, once: bool) -> int
         session.emit(data, lambda: frame(views, histories, width=session.width, colours=session.colours))
         return Exit.OK
     views = _sorted(session.client, sort)
-    session.write(_ENTER)
+    heed_size()
+    session.write(ENTER)
     try:
         while True:
             columns, lines = columns_and_lines(session.environ)
@@ -74,11 +75,11 @@ def top_command(session: Session, sort: str, interval: float, once: bool) -> int
                 views, histories, width=columns, height=lines, colours=session.colours,
                 clock=time.strftime("%H:%M:%S"), away=away,
             )
-            session.write(_HOME + text.replace("\n", _CLEAR_LINE + "\n").rstrip("\n") + _CLEAR_BELOW)
+            session.write(drawn(text, columns, lines))
             sys.stdout.flush()
-            time.sleep(interval)
+            pause(interval)
     finally:
-        session.write(_LEAVE)
+        session.write(LEAVE)
         sys.stdout.flush()
 
 
@@ -96,10 +97,11 @@ def frame(
         clock: the time, for the head.
         away: why what is shown is no longer live; empty where it is.
     """
-    head = f"{clock}  {summary(views)}" if clock else summary(views)
-    if away:
-        head += "  " + painted(printable(away), "red", colours)
-    room = len(views) if height is None else max(0, height - 4)
+    head = "  ".join(filter(None, (clock, printable(away), summary(views))))
+    if width is not None:
+        head = cut(head, width)
+    head = painted(head, "red" if away else "", colours)
+    room = len(views) if height is None else max(0, height - 5)  # head, empty, headings, more, the cursor's
     rows = [_row(view, histories.get(view["id"], ())) for view in views[:room]]
     more = f"... and {len(views) - room} more\n" if len(views) > room else ""
     return f"{head}\n\n" + render(_COLUMNS, rows, width=width, colours=colours) + more

@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
+from daemon.cli.agents import explained_404
 from daemon.cli.client import segment
 from daemon.cli.events import local_time
 from daemon.cli.faults import CliFault, Exit, Refused, Unreachable
-from daemon.cli.options import agent_ids, command
+from daemon.cli.options import command, components, files
 from daemon.cli.package import request_of
 from daemon.cli.session import Session, as_yaml
 from daemon.cli.table import Cell, Column, pairs, render
@@ -25,19 +26,21 @@ _STATES = {"succeeded": "green", "failed": "red", "rolled_back": "red", "broken"
 _OPEN = ("accepted", "running")
 _UPDATES = (
     Column(heading="ID"), Column(heading="COMPONENT"), Column(heading="FROM"), Column(heading="TO"),
-    Column(heading="STATE"), Column(heading="STEP"), Column(heading="STARTED"),
-    Column(heading="ERROR", optional=True),
+    Column(heading="STATE"), Column(heading="STEP", spare=2), Column(heading="STARTED", spare=3),
+    Column(heading="ERROR", optional=True, spare=1),
 )
 Update = Mapping[str, Any]
 _wait = click.option("--wait", is_flag=True, help="Wait for the end, and show how far it is.")
 
 
 @command("update")
-@click.argument("component", shell_complete=agent_ids)
-@click.argument("source", metavar="FILE|URL")
+@click.argument("component", shell_complete=components)
+@click.argument("source", metavar="FILE|URL", shell_complete=files)
 @click.option("--version", "new_version", metavar="V", help="Of the package.  [default: what a FILE says]")
 @click.option("--signature", metavar="BASE64", help="Of the package.")
-@click.option("--sig-file", metavar="FILE", help="Where the signature is.  [default: FILE.sig]")
+@click.option(
+    "--sig-file", metavar="FILE", help="Where the signature is.  [default: FILE.sig]", shell_complete=files
+)
 @click.option("--hash", "digest", metavar="SHA256", help="Of the package.  [default: that of a FILE]")
 @_wait
 def update_command(
@@ -48,17 +51,19 @@ def update_command(
     body = request_of(
         component, source, version=new_version, signature=signature, sig_file=sig_file, digest=digest
     )
-    with session.busy(f"sending {source}"):
+    with explained_404(session.client, component), session.busy(f"sending {source}"):
         update_id = session.client.post("/v1/updates", body, timeout_s=_UPLOAD_S)["id"]
     return _accepted(session, update_id, wait)
 
 
 @command("rollback")
-@click.argument("component", shell_complete=agent_ids)
+@click.argument("component", shell_complete=components)
 @_wait
 def rollback_command(session: Session, component: str, wait: bool) -> int:
     """Goes back to the version of COMPONENT before the installed one, with the same care as an update."""
-    return _accepted(session, session.client.post(f"/v1/rollback/{segment(component)}")["id"], wait)
+    with explained_404(session.client, component):
+        update_id = session.client.post(f"/v1/rollback/{segment(component)}")["id"]
+    return _accepted(session, update_id, wait)
 
 
 @command("updates")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from daemon.cli.faults import CliFault
+from daemon.cli.faults import CliFault, Exit
 from daemon.config.places import CONTROL_SOCKET, DEFAULT_PATH, DEFAULT_WORK_DIR
 
 ENV_SOCKET = "HOSTDAEMON_CONTROL_SOCKET"
@@ -28,10 +28,17 @@ _VALUE = re.compile(r" +(?:\"(?P<quoted>[\w./@+-]*)\"|(?P<bare>[A-Za-z./][\w./@+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Where:
-    """A control socket, and who named it: the first thing to look at when it is the wrong one."""
+    """A control socket.
+
+    Attributes:
+        path: of the socket.
+        told_by: who named it: the first thing to look at when it is the wrong one.
+        config: the file that named it; empty where none did.
+    """
 
     path: str
     told_by: str
+    config: str = ""
 
 
 def config_path(option: str | None, environ: Mapping[str, str]) -> Path:
@@ -58,7 +65,7 @@ def find_socket(socket: str | None, config: str | None, environ: Mapping[str, st
     named = bool(config or environ.get(ENV_CONFIG))
     if not named and not path.exists():
         return Where(path=_socket_of({}, path), told_by=f"the built-in default, for there is no {path}")
-    return Where(path=_socket_of(_written(path), path), told_by=str(path))
+    return Where(path=_socket_of(_written(path), path), told_by=str(path), config=str(path))
 
 
 def _socket_of(written: Mapping[str, str], config: Path) -> str:
@@ -78,7 +85,9 @@ def _written(path: Path) -> dict[str, str]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else str(error)
         message = f"cannot tell which daemon to ask: {path} cannot be read: {reason}"
-        raise CliFault(message, hint=hint) from error
+        if isinstance(error, PermissionError):
+            hint = f"sudo hostctl ..., or {hint}"
+        raise CliFault(message, hint=hint, status=Exit.UNREACHABLE) from error
     try:
         text = raw.decode("utf-8-sig")
         found = plain_section(text)
@@ -86,7 +95,7 @@ def _written(path: Path) -> dict[str, str]:
     except ValueError as error:  # not UTF-8, or not YAML
         raise CliFault(
             f"cannot tell which daemon to ask: {path} is not YAML where it says so",
-            hint=f"hostctl --config {path} config check",
+            hint=f"hostctl --config {path} config check", status=Exit.UNREACHABLE,
         ) from error
 
 

@@ -203,6 +203,58 @@ def test_a_full_disk_behind_stdout_is_told(folder: Path) -> None:
     assert "Exception ignored" not in done.stderr
 
 
+def test_a_message_that_cannot_be_written_changes_no_exit_status(folder: Path) -> None:
+    for arguments, status in ((["--socket", str(folder / "s"), "status"], 4), (["sto"], 2)):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [*HOSTCTL, *arguments], stdout=subprocess.PIPE, stderr=full, timeout=60, cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+        assert (done.returncode, done.stdout) == (status, b"")
+
+
+@pytest.mark.parametrize(("closed", "status"), [(">&-", 0), ("2>&-", 0), (">&- 2>&-", 0), ("<&-", 0)])
+def test_closed_streams_are_no_fault(folder: Path, closed: str, status: int) -> None:
+    fake = Fake(folder / "s", b'HTTP/1.1 200 OK\r\n\r\n{"agents": []}')
+    try:
+        done = subprocess.run(
+            ["/bin/sh", "-c", f'"$@" {closed}', "sh", *HOSTCTL, "--socket", str(folder / "s"), "status"],
+            capture_output=True, text=True, timeout=60, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    finally:
+        fake.close()
+    assert (done.returncode, done.stderr) == (status, "")
+    assert done.stdout == ("" if closed.startswith(">") else "no agents are configured\n")
+
+
+def test_a_character_set_without_our_signs_gets_others_of_the_same_width(folder: Path) -> None:
+    code = (
+        "from daemon.cli import streams\nstreams.prepare()\n"
+        "print('\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588 \u2514 cut\u2026 Gr\u00fc\u00dfe \U0001f600')"
+    )
+    for encoding, shown in (("ascii", "Gr\\xfc\\xdfe \\U0001f600"), ("latin-1", "Gr\u00fc\u00dfe \\U0001f600")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, timeout=60, cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding},
+        )
+        assert done.stderr == b""
+        assert done.stdout.decode(encoding) == f"__.-=+*# ` cut~ {shown}\n"
+
+
+def test_a_daemon_that_is_away_is_one_fault_for_all_agents(folder: Path) -> None:
+    text = told(hostctl("--socket", str(folder / "s"), "stop", "a", "b"), 4)
+    assert text.count("no daemon runs here") == 1
+    assert "a, b: " in text
+
+
+def test_the_way_to_a_daemon_names_the_configuration_that_was_asked(folder: Path) -> None:
+    config = folder / "d.yaml"
+    config.write_text(f"daemon: {{work_dir: {folder}/w}}\n")
+    assert f"twistd -n hostdaemon --config {config}" in told(hostctl("--config", str(config), "status"), 4)
+    text = told(hostctl("--config", str(folder / "nowhere.yaml"), "status"), 4)
+    assert "cannot tell which daemon to ask" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(["sto"], "did you mean stop?"), (["stop"], "--all"), (["stop", "--all", "web"], "--all"), (["start", "--force", "x"], "--force"),

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,6 +160,7 @@ def test_stop_start_restart_and_their_exit_statuses(host: Host) -> None:
     assert out.startswith("a: running")
     assert "enabled: false" in err
     assert "no agent 'nope'" in err
+    assert "no agent '\\udcff'" in host.run("stop", os.fsdecode(b"\xff"), status=4)[1]
     found = host.json("start", "nope", status=4)["results"]["nope"]
     assert (found["success"], found["agent"]) == (False, None)
     everything = host.json("restart", "--all")["results"]
@@ -177,6 +179,9 @@ def test_logs_in_every_way(host: Host) -> None:
     assert 1 <= host.run("logs", "noisy", "--since", "1s")[0].count("\n") < host.run("logs", "noisy")[0].count("\n")
     assert "no line of this log carries a time" in host.run("logs", "leaky", "--since", "1m", status=1)[1]
     assert host.run("logs", "nope", status=4)[1].startswith("hostctl: no agent 'nope'")
+    assert host.run("logs", "idle") == ("", "hostctl: idle has written nothing yet; hostctl status idle\n")
+    assert "no line of noisy holds that text" in host.run("logs", "noisy", "--grep", "no such words")[1]
+    assert host.json("logs", "idle") == {"agent_id": "idle", "lines": []}
     follower = popen(host, "logs", "-f", "noisy", "-n", "1")
     assert follower.stdout is not None
     assert [b"red" in follower.stdout.readline() for _ in range(4)] == [True] * 4
@@ -211,6 +216,35 @@ def test_watch_and_top_live_end_by_ctrl_c_and_leave_the_terminal_as_it_was(host:
     assert watcher.wait(10) == 130
 
 
+def test_a_terminal_that_changes_its_size_is_drawn_on_at_once(host: Host) -> None:
+    for command in (["top"], ["status", "--watch"]):
+        ours, theirs = pty.openpty()
+        environ = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+        environ.pop("COLUMNS", None)
+        environ.pop("LINES", None)
+        termios.tcsetwinsize(theirs, (30, 60))
+        process = subprocess.Popen(
+            ["setsid", "--ctty", *HOSTCTL, "--config", str(host.daemon.config), *command, "--interval", "3600"],
+            stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=environ,
+        )
+        os.close(theirs)
+        try:
+            for lines, columns in ((30, 60), (8, 140), (30, 50)):
+                termios.tcsetwinsize(ours, (lines, columns))
+                seen = b""
+                while not seen.endswith(b"\x1b[J"):
+                    assert select.select([ours], [], [], 30)[0], seen
+                    seen += os.read(ours, 65536)
+                shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).splitlines()
+                assert len(shown) <= lines
+                assert 0 < max(map(len, shown)) <= columns
+                assert (len(shown) == lines - 1) == (lines == 8), "what has no room is counted"
+        finally:
+            process.send_signal(signal.SIGINT)
+            os.close(ours)
+            assert b"Traceback" not in process.communicate(timeout=20)[1]
+
+
 def test_top_once_and_metrics(host: Host) -> None:
     wait_for("history", lambda: host.json("metrics", "noisy")["data_points"])
     out, _ = host.run("top")
@@ -229,6 +263,10 @@ def test_events_and_alerts(host: Host) -> None:
     found = host.json("events", "--agent", "a", "-n", "1000")["events"]
     assert found
     assert {event["agent_id"] for event in found} == {"a"}
+    last = host.json("events", "--agent", "a", "-n", "1")["events"]
+    assert last == found[-1:], "the last one of this agent, however much happened since"
+    assert host.run("events", "--agent", "nope", status=4)[1].startswith("hostctl: no agent 'nope'")
+    assert "no such event among the last" in host.run("events", "--type", "nope")[1]
     out, err = host.run("alerts")
     assert (out, err) == ("", "hostctl: no alert stands\n")
     assert host.json("alerts", "--all")["alerts"] is not None
@@ -251,6 +289,7 @@ def test_config_in_every_way(host: Host) -> None:
     assert PLANTED[3] not in shown
     assert host.json("config", "schema")["$schema"].startswith("http://json-schema.org/draft-07")
     assert host.run("config", "diff") == ("", "hostctl: nothing to change\n")
+    assert f"next: hostctl config check {bad}" in host.run("config", "diff", str(bad), status=1)[1]
     other = host.daemon.root / "other.yaml"
     other.write_text(config.read_text().replace("1000000", "1000001", 1))
     out, _ = host.run("config", "diff", str(other))
@@ -287,6 +326,7 @@ def test_update_and_rollback_with_progress(host: Host) -> None:
     package.write_bytes(data)
     assert host.run("updates") == ("", "hostctl: no update is remembered\n")
     assert "no earlier version" in host.run("rollback", "web", status=1)[1]
+    assert "did you mean web?" in host.run("rollback", "wbe", status=4)[1]
     package.with_name("web.tar.gz.sig").write_text(base64.b64encode(b"x" * 64).decode())
     out, err = host.run("update", "web", str(package), "--wait", status=1)
     assert "D4002" in err
@@ -349,6 +389,7 @@ def test_init_writes_what_the_check_takes(host: Host, tmp_path: Path) -> None:
     assert "is there already" in host.run("init", str(path), status=1)[1]
     assert host.json("init", str(path), "--force", "--work-dir", "/tmp/w")["file"] == str(path)
     assert yaml.safe_load(host.run("init", "-")[0])["daemon"]
+    assert yaml.safe_load(host.json("init", "-")["text"])["daemon"]
 
 
 def test_ids_are_completed_by_the_daemon(host: Host) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from daemon.cli import agents, alerts, config, events, operate, top, update
-from daemon.cli.table import Cell, Column, pairs, render
+from daemon.cli.screen import drawn
+from daemon.cli.table import Cell, Column, pairs, render, widest
 from daemon.cli.words import width_of
 
 NOW = 1795168810.0  # 2026-11-20T10:00:10Z
@@ -53,9 +54,51 @@ def test_off_a_terminal_nothing_is_cut_or_painted() -> None:
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 140, 300])
 def test_on_a_terminal_every_line_fits_and_the_reason_is_whole(width: int) -> None:
     text = agents.table([view(), dead("broken")], NOW, width=width)
-    if width >= 80:
-        assert all(width_of(line) <= width for line in text.splitlines()), text
+    assert all(width_of(line) <= width for line in text.splitlines()), text
+    assert "running" in text
     assert "restarting in 10 s" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 140, 300])
+def test_every_table_fits_its_terminal(width: int) -> None:
+    long = "a word and another " * 20
+    alert = {"timestamp": "2026-11-20T10:00:00Z", "severity": "error", "agent_id": "web", "type": "restarts_given_up",
+             "cleared_at": None, "message": f"agent web: {long}what to do"}
+    change = {"agent": "web", "key": "args", "effect": "restart_agent", "from": long, "to": "short"}
+    asked = {"id": "20261120-1234", "component": "web", "version": "1.0.0", "state": "rolled_back", "step": "done",
+             "started_at": None, "old_version": "1", "new_version": None, "code": "D4003", "error": long}
+    shown = alerts.alert_table([alert], NOW, width=width, colours=True)
+    assert "what to do" in " ".join(shown.split()), "no message is cut"
+    for text in (shown, config.plan_table([change], width=width, colours=True), update.table([asked], width=width),
+                 top.frame([view(), dead("a-long-name")], {}, width=width, height=20, clock="10:00:00", away=long)):
+        assert widest(text) <= width, text
+
+
+def test_the_room_is_shared_by_the_columns_that_may_be_cut() -> None:
+    columns = (Column(heading="KEY"), Column(heading="FROM", elastic=True), Column(heading="TO", elastic=True))
+    text = render(columns, [["k", "x" * 50, "y" * 5], ["k", "x" * 50, "y" * 18]], width=60)
+    assert [len(word) for word in text.splitlines()[2].split()] == [1, 35, 18]
+
+
+def test_what_is_spared_first_goes_first() -> None:
+    columns = (Column(heading="NAME", spare=9), Column(heading="B", spare=2), Column(heading="CC", spare=1))
+    assert render(columns, [["name", "b", "cc"]], width=8) == "NAME  CC\nname  cc\n"
+    assert render(columns, [["name", "b", "cc"]], width=3) == "NA…\nna…\n"
+
+
+def test_top_at_80_columns_has_a_sparkline_and_at_40_what_is_used() -> None:
+    points = {"a-name-of-14-c": [{"cpu": 1.0, "memory_rss": 5}]}
+    assert "█" in top.frame([view("a-name-of-14-c")], points, width=80)
+    assert "1.2%" in top.frame([view("a-name-of-14-c")], points, width=40)
+
+
+def test_what_is_drawn_fits_the_screen_and_says_what_it_left_out() -> None:
+    text = drawn("".join(f"line {i}\n" for i in range(50)), 80, 10)
+    assert text.count("\n") == 9
+    assert "... and 42 more lines" in text
+    assert drawn("a\n\nb\n", 80, 10) == "\x1b[Ha\x1b[K\n\x1b[K\nb\x1b[K\n\x1b[J"
+    assert "x" * 90 not in drawn("x" * 90 + "\nb\n", 30, 3), "a long line takes several"
+    assert "b" in drawn("\x1b[32m" + "x" * 30 + "\x1b[0m\nb\n", 30, 3), "and its colours none"
 
 
 def test_an_unhealthy_agent_shows_the_verdict_as_its_reason() -> None:
@@ -147,7 +190,7 @@ def test_top_cuts_to_the_screen_and_says_when_it_is_not_live() -> None:
     many = [view(f"a{i}") for i in range(50)]
     text = top.frame(many, {"a0": [{"cpu": 1.0, "memory_rss": 5}]}, width=120, height=20, away="it went away")
     assert len(text.splitlines()) <= 20
-    assert "34 more" in text
+    assert "35 more" in text
     assert "it went away" in text
 
 
