@@ -19,7 +19,7 @@ import click
 import daemon
 from daemon.cli.client import segment
 from daemon.cli.faults import CliFault, Exit, Refused, Unreachable
-from daemon.cli.options import command
+from daemon.cli.options import command, files
 from daemon.cli.scrub import Scrubber, secrets_of
 from daemon.cli.session import Session
 from daemon.cli.where import config_path
@@ -46,7 +46,9 @@ diagnostics --no-logs leaves logs out).
 
 
 @command("diagnostics")
-@click.option("--file", metavar="PATH", help="[default: hostdaemon-diagnostics-HOST-TIME.tar.gz]")
+@click.option(
+    "--file", metavar="PATH", help="[default: hostdaemon-diagnostics-HOST-TIME.tar.gz]", shell_complete=files
+)
 @click.option("--no-logs", is_flag=True, help="Leave logs out, the daemon's too.")
 @click.option(
     "--lines", type=click.IntRange(1, 10_000), default=LOG_LINES, show_default=True, help="Of each log."
