@@ -10,6 +10,7 @@ import os
 import stat
 from pathlib import Path
 
+from daemon.config.secrets import text_shown
 from daemon.errors import AgentStartError
 
 TAIL_BYTES = 16 * 1024
@@ -57,7 +58,11 @@ def log_size(path: Path) -> int:
 
 
 def tail(path: Path, upto: int, lines: int = TAIL_LINES) -> tuple[str, ...]:
-    """The last lines before byte ``upto``; what is not text is shown with replacement marks. Blocks."""
+    """The last lines before byte ``upto``; what is not text is shown with replacement marks. Blocks.
+
+    They go into events, to the Manager and into the evidence of updates: what looks like a secret is taken
+    out.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -69,5 +74,5 @@ def tail(path: Path, upto: int, lines: int = TAIL_LINES) -> tuple[str, ...]:
         return ()
     finally:
         os.close(fd)
-    text = data.decode("utf-8", "replace").splitlines()
+    text = text_shown(data.decode("utf-8", "replace")).splitlines()
     return tuple(text[-lines:])

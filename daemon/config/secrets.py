@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,19 +33,22 @@ _ABOUT = re.compile(
 _NAME_OF_SECRET = re.compile(_WRITTEN, re.IGNORECASE)
 _NAME_IN_PRINT = re.compile(_PRINTED, re.IGNORECASE)
 _DIRECTORIES = frozenset({"PWD", "OLDPWD"})
-_TAIL = r"[\w.-]{0,64}"  # bounded: a hostile log line must not cost the square of its length
+_TAIL = r"[\w.-]{0,64}+"  # bounded, and never given back: a hostile line must not cost its length squared
 _QUOTE = r"\\{0,8}[\"']"  # JSON in JSON escapes its quotes
+_ROOM = r"(?:[ \t]|\\\n)"  # a shell goes on in the next line behind a backslash
 _COMMAND = r"\$\([^()\n]*\)|`[^`\n]*`"
 # Quoted, even where the end was cut off; else up to what ends a word. A comma ends it before a space or the
-# next name, not in the middle of a password.
+# next name, not in the middle of a password. Quotes in the middle are those around the whole, unless they
+# hold but one word.
+_BARE = r"\\\S|[^\s,;&|\"'`\\)}\]]|,(?=[^\s\"'])(?![\w.-]*=)"
 _VALUE = (
-    rf"(?P<value>\\+\"(?:(?!\\+\")[^\n])*(?:\\+\")?|(?:\"(?:[^\"\\\n]|\\.)*\"?|'[^'\n]*'?|{_COMMAND}|\\\S|"
-    r"[^\s,;&|\"'`\\)}\]]|,(?=[^\s\"'])(?![\w.-]*=))+)"
+    rf"(?P<value>\\+\"(?:(?!\\+\")[^\n])*(?:\\+\")?|(?:\"(?:[^\"\\\n]|\\.)*\"?|'[^'\n]*'?|{_COMMAND}|{_BARE})"
+    rf"(?:{_COMMAND}|{_BARE}|\"[^\"\s;]+\"|'[^'\s;]+')*)"
 )
 _REFERENCE = re.compile(r"\$\{?\w+\}?|\$\((?:cat|<)\s*[\w./-]+\)|`cat\s+[\w./-]+`")
 _HARMLESS = re.compile(  # a bracket: of a list or mapping that begins; its items are looked at themselves
-    r"<redacted>.*|null|none|true|false|yes|no|on|off|[\[{(]{1,3}[\]})]{0,3}|\{(?:config_file|work_dir)\}|",
-    re.IGNORECASE | re.DOTALL,
+    r"<redacted>|null|none|true|false|yes|no|on|off|[\[{(]{1,3}[\]})]{0,3}|\{(?:config_file|work_dir)\}|",
+    re.IGNORECASE,
 )
 _SMALL = re.compile(r"[0-9]{1,3}")
 _SWITCH = r"(?!no-|skip-|disable-|enable-|require-|allow-)"
@@ -52,14 +56,14 @@ _SWITCH = r"(?!no-|skip-|disable-|enable-|require-|allow-)"
 
 def _assigned(words: str) -> re.Pattern[str]:
     return re.compile(
-        rf"(?P<name>(?P<word>(?:{words}){_TAIL})(?:{_QUOTE})?\s{{0,8}}(?:=|:(?!//))\s{{0,8}}){_VALUE}",
+        rf"(?P<name>(?P<word>(?:{words}){_TAIL})(?:{_QUOTE})?{_ROOM}{{0,64}}+(?:=|:(?!//)){_ROOM}{{0,64}}+){_VALUE}",
         re.IGNORECASE,
     )
 
 
 def _flagged(words: str) -> re.Pattern[str]:
     return re.compile(
-        rf"(?P<name>(?<![\w-])--?{_SWITCH}(?P<word>[\w.-]{{0,64}}?(?:{words}){_TAIL})\s{{1,8}})(?!-){_VALUE}",
+        rf"(?P<name>(?<![\w-])--?{_SWITCH}(?P<word>[\w.-]{{0,64}}?(?:{words}){_TAIL}){_ROOM}{{1,64}}+)(?!-){_VALUE}",
         re.IGNORECASE,
     )
 
@@ -85,8 +89,8 @@ _QUERY = re.compile(rf"([?&#][\w.-]{{0,64}}?(?:{_WRITTEN}|sig){_TAIL}=)[^&#\s\"'
 _GO_DSN = re.compile(r"(?<![\w.-])([\w.-]{1,64}:)[^\s@:/]{1,256}(?=@(?:tcp|unix)\()")
 _USER = re.compile(r"((?:^|(?<=[\s\"']))(?:-u|--(?:proxy-)?user)[\s=]+[\"']?[^\s:\"'$]{1,64}:)[^\s\"'$]+")
 _PROGRAMS = re.compile(  # whose short flags take the password
-    r"((?:\b(?:mysql|mariadb)[\w-]*\b[^|;&\n]{0,512}?\s-p|\bsshpass\s+-p\s*|\bredis-cli\b[^|;&\n]{0,512}?\s-a\s+|"
-    rf"\bmongo\w*\b[^|;&\n]{{0,512}}?\s-p\s+|\bldap\w+\b[^|;&\n]{{0,512}}?\s-w\s+)){_VALUE}"
+    r"((?:\b(?:mysql|mariadb)[\w-]*\b[^|;&\n]{0,128}?\s-p|\bsshpass\s+-p\s*|\bredis-cli\b[^|;&\n]{0,128}?\s-a\s+|"
+    rf"\bmongo\w*\b[^|;&\n]{{0,128}}?\s-p\s+|\bldap\w+\b[^|;&\n]{{0,128}}?\s-w\s+)){_VALUE}"
 )
 
 
@@ -146,26 +150,24 @@ def _shown(text: str, words: str) -> str:
         text = pattern.sub(rf"\1{REDACTED}", text)
     text = _ISSUED.sub(REDACTED, text)
     assigned, flagged = _READINGS[words]
-    without = _without if words == _WRITTEN else _without_in_print
-    return flagged.sub(without, assigned.sub(without, text))
+    return flagged.sub(partial(_without, words), assigned.sub(partial(_without, words), text))
 
 
-def _without(found: re.Match[str]) -> str:
+def _without(words: str, found: re.Match[str]) -> str:
     value = found["value"]
     place = found.start("word")
     before = found.string[max(0, place - 64) : place]
+    if words == _PRINTED and _SMALL.fullmatch(value):
+        return found[0]
     if harmless(value) or not smells(_last_part(before) + found["word"]):
         return found[0]
     if "://" in value and "webhook" not in found["word"].lower():
-        return found[0]  # what of a URL is secret is gone
+        # What of the URL is secret is gone; what else stands in the quotes is looked at.
+        return found["name"] + _shown(value, words) if value[0] in "\"'" else found[0]
     escapes = value[: len(value) - len(value.lstrip("\\"))]
     quote = value[len(escapes) : len(escapes) + 1]
     around = escapes + quote if quote in ('"', "'") and quote else ""
     return f"{found['name']}{around}{REDACTED}{around}"
-
-
-def _without_in_print(found: re.Match[str]) -> str:
-    return found[0] if _SMALL.fullmatch(found["value"]) else _without(found)
 
 
 def _last_part(text: str) -> str:

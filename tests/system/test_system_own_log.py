@@ -131,7 +131,7 @@ def test_no_secret_is_told_anywhere(daemon: Daemon, redirecting: str) -> None:
         "scripted",
         "export PASSWORD=planted100 API_KEY='planted101 planted102'; : web --token planted103 -u me:planted104;"
         " : curl -H \"Authorization: Bearer planted105\" -H 'Cookie: sid=planted106' 'https://u:planted107@h/?sig=planted108';"
-        " : mysql -pplanted109; : sshpass -p planted110 ssh h; exit 4",
+        " : mysql -pplanted109; : sshpass -p planted110 ssh h; echo 'login with password=planted113'; exit 4",
         "env: {JAVA_OPTS: '-Xmx1g -Djavax.net.ssl.keyStorePassword=planted111', DB: 'host=db password=planted112'}",
     )
     agents += sleeper("described", f"health_check: {{command: [/bin/sh, -c, {json.dumps(LOGIN)}], interval: 300ms,"

@@ -88,6 +88,15 @@ def test_the_size_of_no_log_is_0(tmp_path: Path) -> None:
     assert log_size(tmp_path / "log") == 5
 
 
+def test_the_tail_has_no_secrets_that_can_be_told(tmp_path: Path) -> None:
+    path = tmp_path / "agent.log"
+    path.write_text(
+        "starting --token hush\nhttps://me:hush@h/x\n-----BEGIN PRIVATE KEY-----\nhush\n-----END PRIVATE KEY-----\nready\n"
+    )
+    shown = ("starting --token <redacted>", "https://<redacted>@h/x", "<redacted>", "ready")
+    assert tail(path, path.stat().st_size) == shown
+
+
 def test_the_tail_is_the_last_lines_before_the_byte_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "log"
     lines = [f"line {n}" for n in range(50)]

@@ -42,6 +42,7 @@ def test_a_url_keeps_its_place_and_loses_its_secrets(text: str, shown: str) -> N
         ("set-cookie: sid=hush; path=/", "set-cookie: <redacted>"),
         ("got eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJodXNoIn0.aHVzaA back", "got <redacted> back"),
         ("key=web auth=ok state=running", "key=web auth=ok state=running"),
+        ("secret=\nthe next line", "secret=\nthe next line"),
         ("token: null, tokens: 12", "token: null, tokens: 12"),
         ("the private network, passed", "the private network, passed"),
     ],
