@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
 import msgspec
@@ -109,12 +110,14 @@ def journal_line(event: Mapping[str, Any]) -> bytes:
     return b"".join(prefix + line + b"\n" for line in lines)
 
 
-def open_log_stream(path: str, key: str) -> BinaryIO:
+def open_log_stream(path: str, key: str, *, make_folder: bool = False) -> BinaryIO:
     """The file, appended to and made readable for its group; stderr when the path is empty.
 
     Args:
         path: of the file.
         key: the configuration key that names it, for the message.
+        make_folder: makes its directory where only that is missing; more missing is a slip of the pen, or a
+            disk that is not mounted.
 
     Raises:
         StorageError: the file cannot be opened.
@@ -122,10 +125,13 @@ def open_log_stream(path: str, key: str) -> BinaryIO:
     if not path:
         return os.fdopen(sys.__stderr__.fileno() if sys.__stderr__ else 2, "wb", buffering=0, closefd=False)
     try:
+        folder = Path(path).absolute().parent
+        if make_folder and not folder.exists() and folder.parent.exists():
+            folder.mkdir(0o750, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
         raise StorageError(
-            f"{key} {path}: {error.strerror}; make its directory writable or choose another file"
+            f"{key} {path}: {error.strerror}; make its directory, writable, or choose another file"
         ) from error
     return os.fdopen(handle, "wb", buffering=0)
 

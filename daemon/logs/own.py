@@ -37,7 +37,7 @@ class RotatingStream:
     there is no new file to be had, the old one keeps its name.
 
     Args:
-        path: the file; its folder may hold other files.
+        path: the file; its folder may hold other files, and is made where only that is missing.
         key: the configuration key that names it, for the message.
         max_bytes: of the live file.
         max_files: rotated files kept.
@@ -64,7 +64,7 @@ class RotatingStream:
         self._tell: Callable[[str], None] = lambda text: None
         self._told = False
         self._lock = threading.RLock()
-        self._stream: BinaryIO = open_log_stream(str(path), key)
+        self._stream: BinaryIO = open_log_stream(str(path), key, make_folder=True)
 
     @property
     def _place(self) -> Path:

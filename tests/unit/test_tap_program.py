@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,8 +51,8 @@ class Program:
         assert lines and all(line.startswith("hostdaemon: ") for line in lines), done.stderr
         return [line.removeprefix("hostdaemon: ") for line in lines]
 
-    def start(self) -> subprocess.Popen[str]:
-        """Starts the daemon and waits until it says that it is ready."""
+    def start(self, log: Path | None = None) -> subprocess.Popen[str]:
+        """Starts the daemon and waits until it says that it is ready, on stderr or in its log file."""
         twistd = "from twisted.scripts.twistd import run; run()"
         process = subprocess.Popen(
             [sys.executable, "-c", twistd, "-n", "hostdaemon", "--config", str(self.config)],
@@ -62,7 +63,11 @@ class Program:
         watchdog = threading.Timer(TIMEOUT_S, process.kill)  # else a daemon that says nothing would be read for ever
         watchdog.start()
         try:
-            said = []
+            said: list[str] = []
+            while log is not None and process.poll() is None:
+                if log.exists() and "is ready" in log.read_text():
+                    return process
+                time.sleep(0.05)
             for line in process.stderr:
                 said.append(line)
                 if "is ready" in line:
@@ -170,7 +175,19 @@ def test_the_options_of_tap_cfg_are_used(program: Program) -> None:
 def test_a_log_file_that_cannot_be_opened_is_d1004(program: Program) -> None:
     (line,) = program.refused("--config", str(program.config), "--log-file", "/no/such/folder/d.log")
     assert line.startswith("D1004 ") and "/no/such/folder/d.log" in line
-    assert "make its directory writable or choose another file" in line
+    assert "make its directory, writable, or choose another file" in line
+
+
+def test_the_directory_of_the_log_file_is_made_but_none_above_it(program: Program) -> None:
+    log = program.folder / "log" / "daemon.log"
+    (line,) = program.refused("--config", str(program.config), "--log-file", str(log.parent / "deeper" / "d.log"))
+    assert line.startswith("D1004 ") and not log.parent.exists()
+    program.config.write_text(program.config.read_text().replace("log_file: ''", f"log_file: {log}"))
+    process = program.start(log)
+    process.terminate()
+    process.wait(TIMEOUT_S)
+    assert "is ready" in log.read_text()
+    assert log.parent.stat().st_mode & 0o777 == 0o750
 
 
 def test_a_work_dir_that_cannot_be_made_is_d1004(program: Program) -> None:
