@@ -21,9 +21,9 @@ HEALTH_COLOURS = {"healthy": "green", "starting": "yellow"}
 _WELL = ("healthy", "starting")
 _COLUMNS = (
     Column(heading="AGENT"), Column(heading="STATE"), Column(heading="HEALTH"),
-    Column(heading="UPTIME", right=True), Column(heading="RESTARTS", right=True, spare=2),
-    Column(heading="CPU", right=True), Column(heading="RSS", right=True),
-    Column(heading="BEAT", right=True, optional=True, spare=3),
+    Column(heading="PID", right=True, spare=2), Column(heading="UPTIME", right=True),
+    Column(heading="RESTARTS", right=True, spare=2), Column(heading="CPU", right=True),
+    Column(heading="RSS", right=True), Column(heading="BEAT", right=True, optional=True, spare=3),
     Column(heading="VERSION", optional=True, spare=4),
     Column(heading="NEXT", right=True, optional=True, spare=1), Column(heading="WHY", spare=5),
 )
@@ -92,7 +92,8 @@ def table(views: Sequence[View], now: float, *, width: int | None = None, colour
 def _row(view: View, now: float) -> list[Cell | str]:
     runs = view["pid"] is not None
     return [
-        view["id"], state_cell(view), health_cell(view), duration(view["uptime_seconds"] if runs else None),
+        view["id"], state_cell(view), health_cell(view), str(view["pid"] or NONE),
+        duration(view["uptime_seconds"] if runs else None),
         str(view["restart_count"]), percent(view["cpu_percent"]), size(view["memory_bytes"]),
         age(view["last_heartbeat"], now), view["version"] or NONE, until(view["next_try"], now), reason(view),
     ]

@@ -108,7 +108,7 @@ def installed(which: Callable[[str], str | None], readable: Callable[[str], bool
 
 def configuration(
     found: Sequence[Found], *, work_dir: str, log_file: str, schema: str = "", busy_ports: Sequence[int] = (),
-    free_port: int = 8084,
+    http_port: int = 8084, check: str = "hostctl config check FILE",
 ) -> str:
     """A commented configuration of these agents.
 
@@ -117,25 +117,31 @@ def configuration(
         work_dir, log_file: as written; an empty log file is stderr.
         schema: path or URL of the JSON schema for editors; empty: no modeline.
         busy_ports: that somebody listens on already.
-        free_port: for the HTTP API.
+        http_port: a free one for the HTTP API; 0 for none.
+        check: the command that checks this file, for a comment.
     """
     lines = [f"# yaml-language-server: $schema={schema}"] if schema else []
     lines += [
         "# The configuration of hostdaemon, written by `hostctl init`. Every key: docs/configuration.md.",
-        "# hostctl config check    finds every fault of this file at once",
+        f"# {check}    finds every fault of this file at once",
         "# Saving it is enough: the daemon notices, and restarts only the agents whose keys changed.",
         "",
         "daemon:",
         f"  work_dir: {_text(work_dir)}   # state, logs and sockets",
         f"  log_file: {_text(log_file)}   # empty: stderr",
         '  pid_file: ""',
-        f"  http_port: {free_port}   # API and metrics, on 127.0.0.1; 0: off",
+        f"  http_port: {http_port}   # API and metrics, on 127.0.0.1; 0: off",
         "  # control_group: adm   # a group whose members may use hostctl",
         "",
         "# What an agent does not say itself.",
         "agent_defaults:",
         "  restart: {policy: always, backoff_base: 10s, max_retries: 10}",
         "  logs: {max_size: 50MiB, max_files: 5}",
+        "",
+        "# How often the host and the agents are measured; without these lines once a minute.",
+        "collectors: "
+        "{cpu: {interval: 10s}, memory: {interval: 10s}, disk: {interval: 10s}, network: {interval: 10s}}",
+        "resources: {interval: 15s, history: 24h}",
         "",
     ]
     if not found:

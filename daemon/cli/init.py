@@ -20,7 +20,8 @@ from daemon.cli.faults import CliFault, Exit
 from daemon.cli.options import command
 from daemon.cli.session import Session
 
-HTTP_PORT = 8084
+HTTP_PORTS = range(8084, 8090)
+"""The usual one first; the others where another daemon has it. 8090 is the Manager's."""
 SCHEMA = "hostdaemon.schema.json"
 
 
@@ -32,17 +33,18 @@ def init_command(session: Session, file: str, force: bool, work_dir: str | None)
     """Looks for installed agents and writes a commented configuration for them.
 
     FILE is daemon.yaml unless it is named; - is stdout. It knows node_exporter, telegraf, filebeat,
-    redis-server and collectd. The JSON schema for editors goes beside FILE. Nothing is started.
+    redis-server and collectd. The JSON schema for editors goes beside FILE, and their directory is made
+    where it is missing. Nothing is started.
     """
     agents = found.installed(partial(found.place, search=_which), lambda path: os.access(path, os.R_OK))
-    ports = [HTTP_PORT, *(each.known.port for each in agents if each.known.port)]
-    busy = [port for port in ports if _listens(port)]
+    busy = [each.known.port for each in agents if each.known.port and _listens(each.known.port)]
+    http_port = next((port for port in HTTP_PORTS if not _listens(port)), 0)
     root = os.geteuid() == 0
     text = found.configuration(
         agents, work_dir=work_dir or ("/var/lib/daemon" if root else "work"),
         log_file="/var/log/daemon/daemon.log" if root and work_dir is None else "",
         schema="" if file == "-" else SCHEMA, busy_ports=busy,
-        free_port=0 if HTTP_PORT in busy else HTTP_PORT,
+        http_port=http_port, check=f"hostctl config check {'FILE' if file == '-' else Path(file).absolute()}",
     )
     listed = [
         {"id": a.known.id, "type": a.known.type, "binary_path": a.binary, "config_file": a.config_file}
@@ -54,11 +56,13 @@ def init_command(session: Session, file: str, force: bool, work_dir: str | None)
         _write(Path(file), text, force)
         session.emit({"file": file, "agents": listed}, lambda: f"{file}\n")
     sys.stdout.flush()
-    _told(session, file, agents, busy)
+    _told(session, file, agents, busy, http_port)
     return Exit.OK
 
 
-def _told(session: Session, file: str, agents: Sequence[found.Found], busy: Sequence[int]) -> None:
+def _told(
+    session: Session, file: str, agents: Sequence[found.Found], busy: Sequence[int], http_port: int
+) -> None:
     if not agents:
         names = ", ".join(known.binaries[-1] for known in found.KNOWN)
         session.say(f"none of {names} is on this host; the file has an example to fill in")
@@ -67,17 +71,32 @@ def _told(session: Session, file: str, agents: Sequence[found.Found], busy: Sequ
         if port in busy:
             session.say(
                 f"{each.known.id}: port {port} is taken, so it is written with enabled: false; when it is "
-                f"its own unit: systemctl disable --now {each.known.unit}"
+                f"its own unit: systemctl disable --now {each.known.unit}, then take that line out"
             )
         elif not each.enabled:
             missing = each.known.config_files[0]
-            session.say(f"{each.known.id}: {missing} cannot be read; written with enabled: false")
+            session.say(
+                f"{each.known.id}: {missing} cannot be read, so it is written with enabled: false; make it "
+                "readable and name it as config_file"
+            )
         else:
             session.say(f"{each.known.id}: {each.binary}")
-    if HTTP_PORT in busy:
-        session.say(f"port {HTTP_PORT} is taken: written with http_port: 0; hostctl needs none")
+    if http_port != HTTP_PORTS[0]:
+        session.say(f"port {HTTP_PORTS[0]} is taken: written with http_port: {http_port}; hostctl needs none")
     if file != "-":
-        session.say(f"next: twistd -n hostdaemon --config {file}, then hostctl --config {file} status")
+        page = f", and http://localhost:{http_port}/ in a browser" if http_port else ""
+        session.say(
+            f"next: {_typed('twistd')} -n hostdaemon --config {file}, "
+            f"then {_typed('hostctl')} --config {file} status{page}"
+        )
+
+
+def _typed(program: str) -> str:
+    """A program of our installation as it can be typed: its path, where PATH has none or another."""
+    beside = Path(sys.argv[0]).with_name(program)
+    if not os.access(beside, os.X_OK) or shutil.which(program) == str(beside.absolute()):
+        return program
+    return str(beside)
 
 
 def _which(name: str, path: str | None) -> str | None:
@@ -99,6 +118,7 @@ def _write(path: Path, text: str, force: bool) -> None:
         hint = f"hostctl init OTHER-FILE, or hostctl init {path} --force"
         raise CliFault(f"{path} is there already", hint=hint)
     folder = path.absolute().parent
+    folder.mkdir(parents=True, exist_ok=True)
     fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=folder)
     try:
         with os.fdopen(fd, "w", encoding="utf-8") as file:

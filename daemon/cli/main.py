@@ -26,8 +26,24 @@ COMPLETE = "_HOSTCTL_COMPLETE"  # set by the scripts of `hostctl completion`
 COMMANDS = {  # name -> module, in the order of the help
     "status": "status", "start": "operate", "stop": "operate", "restart": "operate", "logs": "logs",
     "top": "top", "metrics": "metrics", "events": "events", "alerts": "alerts", "config": "config",
-    "update": "update", "updates": "update", "rollback": "update", "node": "node",
+    "update": "update", "updates": "update", "rollback": "update", "node": "node", "pid": "pid",
     "diagnostics": "diagnostics", "init": "init", "completion": "completion",
+}
+
+ELSEWHERE = {  # what supervisorctl, systemctl and others call it -> here
+    "tail": "hostctl logs -f ID", "journal": "hostctl logs ID", "journalctl": "hostctl logs ID",
+    "list": "hostctl status", "ps": "hostctl status", "avail": "hostctl status",
+    "is-active": "hostctl status ID",
+    "list-units": "hostctl status", "info": "hostctl status ID", "show": "hostctl status ID",
+    "kill": "hostctl stop ID --force", "signal": 'kill -HUP "$(hostctl pid ID)"',
+    "reload": "hostctl config reload", "reread": "hostctl config diff", "cat": "hostctl config show",
+    "daemon-reload": "hostctl config reload", "validate": "hostctl config check",
+    "check": "hostctl config check",
+    "enable": "enabled: true in the configuration; start is kept over restarts by itself",
+    "disable": "enabled: false in the configuration; stop is kept over restarts by itself",
+    "shutdown": 'kill "$(hostctl pid)"; agents run on, hostctl stop --all before it ends them too',
+    "add": "an entry below agents: in the configuration", "help": "hostctl --help",
+    "remove": "no entry below agents: in the configuration", "version": "hostctl --version, hostctl node",
 }
 
 
@@ -53,6 +69,8 @@ class Commands(click.Group):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             import difflib
 
+            if args[0] in ELSEWHERE:
+                ctx.fail(f"no command {args[0]!r}; here that is: {ELSEWHERE[args[0]]}")
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             meant = f"; did you mean {near[0]}?" if near else "; hostctl --help lists them"
             ctx.fail(f"no command {printable(args[0])!r}{meant}")

@@ -20,7 +20,7 @@ from daemon.cli.words import NONE, age, percent, printable, size, sparkline
 POINTS = 20  # of a table, where no step is named
 SPARK = 60
 _POINTS = (
-    Column(heading="TIME"), Column(heading="CPU", right=True), Column(heading="MAX", right=True),
+    Column(heading="UNTIL"), Column(heading="CPU", right=True), Column(heading="MAX", right=True),
     Column(heading="RSS", right=True), Column(heading="MAX", right=True), Column(heading="READ", right=True),
     Column(heading="WRITTEN", right=True), Column(heading="FILES", right=True),
     Column(heading="THREADS", right=True),

@@ -258,7 +258,8 @@ def test_the_way_to_a_daemon_names_the_configuration_that_was_asked(folder: Path
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [(["sto"], "did you mean stop?"), (["stop"], "--all"), (["stop", "--all", "web"], "--all"), (["start", "--force", "x"], "--force"),
-     (["logs", "x", "--since", "noon"], "15m"), (["updates", "--wait"], "name the update"), ([], "Usage")],
+     (["logs", "x", "--since", "noon"], "15m"), (["updates", "--wait"], "name the update"), ([], "Usage"),
+     (["tail"], "here that is: hostctl logs -f ID"), (["reload"], "hostctl config reload"), (["shutdown"], "agents run on")],
 )
 def test_wrong_usage_is_2_and_touches_no_daemon(arguments: list[str], words: str) -> None:
     done = hostctl("--socket", "/nonexistent", *arguments)
@@ -270,7 +271,7 @@ def test_help_is_there_for_every_command() -> None:
     listed = hostctl("--help")
     assert listed.returncode == 0
     for name in ("status", "start", "stop", "restart", "logs", "top", "metrics", "events", "alerts", "config", "update",
-                 "updates", "rollback", "node", "diagnostics", "init", "completion"):
+                 "updates", "rollback", "node", "pid", "diagnostics", "init", "completion"):
         assert f"  {name} " in listed.stdout
     for shell in ("bash", "zsh", "fish"):
         assert "_HOSTCTL_COMPLETE" in hostctl("completion", shell).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -98,6 +100,11 @@ def popen(host: Host, *arguments: str, **options: Any) -> subprocess.Popen[bytes
     )
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def on_terminal(host: Host, *arguments: str, until: bytes = b"", **environ: str) -> bytes:
     """What a command writes to a terminal of 100 columns; with ``until`` it is interrupted when that has come."""
     ours, theirs = pty.openpty()
@@ -131,7 +138,7 @@ def on_terminal(host: Host, *arguments: str, until: bytes = b"", **environ: str)
 
 def test_status_of_all_and_of_one(host: Host) -> None:
     out, err = host.run("status")
-    assert out.splitlines()[0].split()[:4] == ["AGENT", "STATE", "HEALTH", "UPTIME"]
+    assert out.splitlines()[0].split()[:4] == ["AGENT", "STATE", "HEALTH", "PID"]
     assert re.search(r"^a +running +healthy ", out, re.M)
     assert re.search(r"^idle +disabled ", out, re.M)
     assert err == ""
@@ -319,6 +326,17 @@ def test_node(host: Host) -> None:
     assert host.json("node")["pid"] == host.daemon.pid
 
 
+def test_pid_is_a_number_for_kill(host: Host) -> None:
+    assert host.run("pid") == (f"{host.daemon.pid}\n", "")
+    assert host.run("pid", "b") == (f"{host.daemon.agent('b')['pid']}\n", "")
+    assert host.json("pid") == {"pid": host.daemon.pid}
+    out, err = host.run("pid", "idle", status=3)
+    assert out == ""
+    assert "idle has no process" in err
+    assert "next: hostctl status idle" in err
+    assert "no agent 'nope'" in host.run("pid", "nope", status=4)[1]
+
+
 def test_update_and_rollback_with_progress(host: Host) -> None:
     package = host.daemon.root / "web.tar.gz"
     arch = node_facts(host.daemon.root, "x").arch
@@ -390,6 +408,25 @@ def test_init_writes_what_the_check_takes(host: Host, tmp_path: Path) -> None:
     assert host.json("init", str(path), "--force", "--work-dir", "/tmp/w")["file"] == str(path)
     assert yaml.safe_load(host.run("init", "-")[0])["daemon"]
     assert yaml.safe_load(host.json("init", "-")["text"])["daemon"]
+    deep = tmp_path / "etc" / "hostdaemon" / "daemon.yaml"  # a host that has no such directory yet
+    host.run("init", str(deep), "--work-dir", "/tmp/w")
+    assert f"# hostctl config check {deep} " in deep.read_text()
+
+
+def test_init_gives_the_page_a_port_that_is_free_and_names_what_can_be_typed(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as taken:
+        if not listens(8084):
+            taken.enter_context(socket.create_server(("127.0.0.1", 8084)))
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("hostctl")), "init", "d.yaml", "--work-dir", str(tmp_path / "w")],
+            cwd=tmp_path, capture_output=True, text=True, timeout=60, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+        )
+        port = yaml.safe_load((tmp_path / "d.yaml").read_text())["daemon"]["http_port"]
+        assert port in range(8085, 8090)
+        assert not listens(port)
+    (program,) = re.findall(r"next: (\S+) -n hostdaemon --config d\.yaml, then \S+ --config d\.yaml status", done.stderr)
+    assert os.access(program, os.X_OK)
+    assert f"and http://localhost:{port}/ in a browser" in done.stderr
 
 
 def test_ids_are_completed_by_the_daemon(host: Host) -> None:

@@ -38,10 +38,17 @@ def dead(agent_id: str, **keys: Any) -> dict[str, Any]:
 
 def test_a_row_says_everything_an_operator_asks() -> None:
     head, row = agents.table([view()], NOW).splitlines()
-    assert head.split() == ["AGENT", "STATE", "HEALTH", "UPTIME", "RESTARTS", "CPU", "RSS", "BEAT", "VERSION", "WHY"]
+    assert head.split() == ["AGENT", "STATE", "HEALTH", "PID", "UPTIME", "RESTARTS", "CPU", "RSS", "BEAT", "VERSION", "WHY"]
     assert row.split("  ")[0] == "web"
     for word in ("running", "healthy", "10s", "2", "1.2%", "35.8M", "5s", "1.0.0", "wanted running, pid 4711 lives: keep"):
         assert word in row
+
+
+def test_a_narrow_terminal_loses_the_optional_columns_from_the_left() -> None:
+    columns = [Column(heading="A"), Column(heading="B", optional=True), Column(heading="C", optional=True), Column(heading="D")]
+    rows = [["a" * 4, "b" * 4, "c" * 4, "d" * 40]]
+    found = {width: render(columns, rows, width=width).splitlines()[0].split() for width in (40, 16, 10, 4)}
+    assert found == {40: ["A", "B", "C", "D"], 16: ["A", "B", "C"], 10: ["A", "C"], 4: ["A"]}
 
 
 def test_off_a_terminal_nothing_is_cut_or_painted() -> None:

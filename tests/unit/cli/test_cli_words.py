@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from daemon.cli.main import COMMANDS, ELSEWHERE
 from daemon.cli.words import age, cut, duration, printable, printable_line, size, sparkline, until, width_of
 
 
@@ -72,3 +75,10 @@ def test_sparklines_go_from_zero_to_the_highest_and_leave_gaps() -> None:
     assert sparkline([0, 0], 4) == "  ▁▁"
     assert sparkline([], 3) == "   "
     assert sparkline([1, 2, 3], 2) == "▆█"
+
+
+def test_the_words_of_other_programs_lead_to_commands_that_exist() -> None:
+    assert not set(ELSEWHERE) & set(COMMANDS)
+    named = {name for text in ELSEWHERE.values() for name in re.findall(r"hostctl ([a-z]+)", text)}
+    assert named <= set(COMMANDS)
+    assert named
