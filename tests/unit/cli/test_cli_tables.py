@@ -44,13 +44,6 @@ def test_a_row_says_everything_an_operator_asks() -> None:
         assert word in row
 
 
-def test_a_narrow_terminal_loses_the_optional_columns_from_the_left() -> None:
-    columns = [Column(heading="A"), Column(heading="B", optional=True), Column(heading="C", optional=True), Column(heading="D")]
-    rows = [["a" * 4, "b" * 4, "c" * 4, "d" * 40]]
-    found = {width: render(columns, rows, width=width).splitlines()[0].split() for width in (40, 16, 10, 4)}
-    assert found == {40: ["A", "B", "C", "D"], 16: ["A", "B", "C"], 10: ["A", "C"], 4: ["A"]}
-
-
 def test_off_a_terminal_nothing_is_cut_or_painted() -> None:
     text = agents.table([dead("web")], NOW)
     assert "restarting in 10 s" in text
