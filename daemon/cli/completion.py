@@ -21,7 +21,7 @@ _INSTALL = {
 @command("completion")
 @click.argument("shell", type=click.Choice(list(_INSTALL)))
 def completion_command(session: Session, shell: str) -> int:
-    """Prints what makes a shell complete commands, options and the ids of agents."""
+    """Prints what lets a shell complete commands, options and ids."""
     from daemon.cli.main import COMPLETE, PROGRAM, cli
 
     kind = get_completion_class(shell)

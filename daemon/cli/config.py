@@ -38,7 +38,9 @@ def config_command() -> None:
 @command("check")
 @click.argument("file", required=False, shell_complete=files)
 def check_command(session: Session, file: str | None) -> int:
-    """Checks a configuration file, every fault at once, without a daemon.
+    """Checks a configuration file: every fault at once.
+
+    No daemon is needed.
 
     FILE is the one of --config unless it is named. Ends with 1 when the file has faults.
     """
@@ -108,7 +110,10 @@ def _plain(fault: Fault) -> dict[str, object]:
 
 @command("show")
 def show_command(session: Session) -> int:
-    """Shows the configuration in force, every default filled in, without its secrets, as a file writes it."""
+    """Shows the configuration in force, without its secrets.
+
+    Every default is filled in; as a file writes it.
+    """
     data = session.client.get("/v1/config")
     session.emit(data, lambda: as_yaml(data))
     return Exit.OK
@@ -117,7 +122,9 @@ def show_command(session: Session) -> int:
 @command("diff")
 @click.argument("file", required=False, shell_complete=files)
 def diff_command(session: Session, file: str | None) -> int:
-    """Shows what a reload would change, and what each change takes: nothing is changed.
+    """Shows what a reload would change, and what that takes.
+
+    Nothing is changed.
 
     With FILE: what would change if FILE took the place of the file the daemon reads.
     """
@@ -215,7 +222,10 @@ def _value(value: object) -> str:
 
 @command("schema")
 def schema_command(session: Session) -> int:
-    """Prints the JSON schema of a configuration file, for editors (draft-07)."""
+    """Prints the JSON schema of configurations, for editors.
+
+    It is draft-07, which editors know.
+    """
     import json
 
     from daemon.config.json_schema import json_schema

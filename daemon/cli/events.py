@@ -34,9 +34,9 @@ Item = Mapping[str, Any]
 @click.option("--agent", metavar="ID", help="Only those of this agent.", shell_complete=agent_ids)
 @click.option("--type", "kind", metavar="TYPE", help="Such as agent.exited, or agent for all of them.")
 def events_command(session: Session, follow: bool, limit: int, agent: str | None, kind: str | None) -> int:
-    """Shows what happened: exits with their reason, operations, reloads, updates, alerts.
+    """Shows what happened, and why: exits, operations, alerts.
 
-    With --follow every event comes once and in order, over restarts of the daemon too: it is resumed where it
+    Reloads and updates too. With --follow every event comes once and in order, over restarts of the daemon too: it is resumed where it
     broke off.
     """
     chosen = agent is not None or kind is not None

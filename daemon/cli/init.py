@@ -30,7 +30,7 @@ SCHEMA = "hostdaemon.schema.json"
 @click.option("--force", is_flag=True, help="Replace FILE if it is there.")
 @click.option("--work-dir", help="[default: /var/lib/daemon for root, else work beside FILE]")
 def init_command(session: Session, file: str, force: bool, work_dir: str | None) -> int:
-    """Looks for installed agents and writes a commented configuration for them.
+    """Finds installed agents and writes a configuration for them.
 
     FILE is daemon.yaml unless it is named; - is stdout. It knows node_exporter, telegraf, filebeat,
     redis-server and collectd. The JSON schema for editors goes beside FILE, and their directory is made

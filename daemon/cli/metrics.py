@@ -43,7 +43,10 @@ Values = Mapping[str, Any]
 @click.option("--duration", default="1h", show_default=True, help="How far back, of an agent.")
 @click.option("--step", help="One point for each such span, of an agent.  [default: for 20 points]")
 def metrics_command(session: Session, agent_id: str | None, duration: str, step: str | None) -> int:
-    """Shows the latest metrics of the host, or what an agent used: CPU, memory, I/O, files and threads."""
+    """Shows the host's metrics, or what an agent used.
+
+    Of an agent: CPU, memory, I/O, files and threads, over the time of --duration.
+    """
     if agent_id is None:
         found = session.client.get("/v1/metrics")
         session.emit(found, lambda: host_text(found, time.time(), session.width, session.colours))

@@ -15,7 +15,10 @@ from daemon.cli.words import age
 
 @command("node")
 def node_command(session: Session) -> int:
-    """Shows this host and its daemon: versions, configuration, Manager, agents by state."""
+    """Shows this host and its daemon.
+
+    Versions, configuration, Manager, agents by state.
+    """
     node = session.client.get("/v1/node")
     session.emit(node, lambda: text(node, time.time()))
     return Exit.OK

@@ -32,9 +32,9 @@ _force = click.option("--force", is_flag=True, help="SIGKILL at once, instead of
 @command("start")
 @_with_targets
 def start_command(session: Session, ids: tuple[str, ...], everything: bool) -> int:
-    """Starts agents, and waits until each has lived its start_seconds.
+    """Starts agents, and waits until they run.
 
-    They stay wanted, over restarts of the daemon too.
+    Until each has lived its start_seconds. They stay wanted, over restarts of the daemon too.
     """
     return _operate(session, "start", ids, everything, force=False)
 
@@ -43,7 +43,7 @@ def start_command(session: Session, ids: tuple[str, ...], everything: bool) -> i
 @_with_targets
 @_force
 def stop_command(session: Session, ids: tuple[str, ...], everything: bool, force: bool) -> int:
-    """Stops agents, and waits until nothing of them is left.
+    """Stops agents, and waits until nothing is left of them.
 
     They stay stopped, over restarts of the daemon too.
     """

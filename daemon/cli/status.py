@@ -29,7 +29,7 @@ Views = list[dict[str, Any]]
     help="Seconds, of --watch.",
 )
 def status_command(session: Session, ids: tuple[str, ...], watch: bool, interval: float) -> int:
-    """Shows agents: state, why, uptime, restarts, CPU, RSS, health, heartbeat age, version, next try.
+    """Shows agents: state, health, use of the host, and why.
 
     One ID shows everything about that agent, with the end of its log where it is not well. Ends with 3 when
     an agent does not run or is unhealthy (without IDs those with enabled: false do not count), with 4 for an
