@@ -36,8 +36,8 @@ Item = Mapping[str, Any]
 def events_command(session: Session, follow: bool, limit: int, agent: str | None, kind: str | None) -> int:
     """Shows what happened, and why: exits, operations, alerts.
 
-    Reloads and updates too. With --follow every event comes once and in order, over restarts of the daemon too: it is resumed where it
-    broke off.
+    Reloads and updates too. With --follow every event comes once and in order, over restarts of the daemon
+    too: it is resumed where it broke off.
     """
     chosen = agent is not None or kind is not None
     found = session.client.get("/v1/events", once="", limit=LIMIT_MAX if chosen else limit)["events"]
