@@ -8,7 +8,8 @@ from pathlib import Path
 
 from bench.lab import Lab, answers, free_port, get, wait_for
 from bench.row import Row
-from daemon.resources.ring import Ring, Sample
+from daemon.resources.ring import Ring
+from daemon.resources.usage_record import USAGE, Sample
 
 AGENTS = 100
 POINTS = 1440
@@ -28,7 +29,7 @@ def full_rings(work_dir: Path) -> None:
         for n in range(POINTS)
     ]
     for number in range(AGENTS):
-        Ring(folder / f"a{number}.ring", POINTS).append(samples)
+        Ring(folder / f"a{number}.ring", POINTS, USAGE).append(samples)
 
 
 def measure(quick: bool = False) -> Row:

@@ -14,7 +14,8 @@ from daemon.durable.atomic import remove_stale_temporaries
 from daemon.durable.explain import storage_error
 from daemon.errors import StorageError
 from daemon.model.usage import UsagePoint
-from daemon.resources.ring import RECORD_BYTES, Ring, Sample, encode, sample_of
+from daemon.resources.ring import RECORD_BYTES, Ring
+from daemon.resources.usage_record import USAGE, Sample, encode, sample_of
 
 Numbered = tuple[int, Sample]  # a sample and its number, see History
 
@@ -48,7 +49,7 @@ class History:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._rings: dict[str, Ring] = {}
+        self._rings: dict[str, Ring[Sample]] = {}
         self._newest: dict[str, int] = {}
         self._ready = False
         self.set_aside: dict[str, str] = {}
@@ -139,13 +140,13 @@ class History:
     def _path(self, agent_id: str) -> Path:
         return self._directory / f"{agent_id}.ring"
 
-    def _ring(self, agent_id: str, capacity: int, *, again: bool = False) -> Ring:
+    def _ring(self, agent_id: str, capacity: int, *, again: bool = False) -> Ring[Sample]:
         """The ring of an agent; ``again`` tries once more to resize one that a disk refused to."""
         known = self._rings.get(agent_id)
         if known is not None and known.wanted == capacity and not (again and known.refused):
             return known
         self._prepare()
-        self._rings[agent_id] = ring = Ring(self._path(agent_id), capacity)
+        self._rings[agent_id] = ring = Ring(self._path(agent_id), capacity, USAGE)
         if known is None:
             self.torn_total += ring.torn
         if ring.set_aside:

@@ -23,7 +23,7 @@ from daemon.model.agent import Identity
 from daemon.model.event import Severity
 from daemon.model.usage import Usage, UsagePoint
 from daemon.resources.history import History, Numbered
-from daemon.resources.ring import Sample
+from daemon.resources.usage_record import Sample
 
 log = Logger()
 

@@ -1,12 +1,12 @@
-"""One agent's history: a file of fixed size, ``work_dir/state/resources/{id}.ring``.
+"""A history: a file of fixed size, such as ``work_dir/state/resources/{id}.ring`` of an agent.
 
 The newest points replace the oldest. Nothing of it is held in memory: a query reads what it needs, and the
 page cache is the kernel's. All blocks are allocated when the file is made, so a disk that fills up later
 takes nothing. A record that was torn by a power failure fails its checksum; it is counted and left out.
 
-Layout, little-endian. Header of 64 bytes: magic ``HDRING``, schema, capacity in records, CRC-32 of these.
-Then ``capacity`` records of 64 bytes; a sequence number that only grows, modulo the capacity, is a record's
-place.
+Layout, little-endian. Header of 64 bytes: magic (``HDRING`` for agents), schema, capacity in records, CRC-32
+of these. Then ``capacity`` records of 64 bytes; a sequence number that only grows, modulo the capacity, is a
+record's place.
 """
 
 from __future__ import annotations
@@ -17,111 +17,85 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-
-import msgspec
+from typing import Generic, TypeVar
 
 from daemon import faults
 from daemon.durable.atomic import set_aside
 from daemon.durable.explain import storage_error
 
 SCHEMA = 1
-MAGIC = b"HDRING"
 HEADER_BYTES = 64
 _HEADER = struct.Struct("<6sHI")
-# sequence, time, cpu, reported cpu, rss, vms, read, write, reported memory (KiB), files, threads, crc
-_RECORD = struct.Struct("<IIffQQQQIIII")
-RECORD_BYTES = _RECORD.size
-_BODY_BYTES = RECORD_BYTES - 4
-_NONE_U64 = 2**64 - 1
-_NONE_U32 = 2**32 - 1
-_KIB = 1024
+RECORD_BYTES = 64
+BODY_BYTES = RECORD_BYTES - 4
+NONE_U64 = 2**64 - 1
+NONE_U32 = 2**32 - 1
 _EMPTY = bytes(RECORD_BYTES)
 _CHUNK = 1024  # records read at once
 _RENUMBER_AT = 2**31  # a ring that old is numbered anew when it is opened: 32 bits never run out
 
+S = TypeVar("S")
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One stored sample; None for what was not known.
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form(Generic[S]):
+    """How samples of one kind are records: sequence and wall time (32 bits each) first, a CRC-32 last.
 
     Attributes:
-        at: wall time, whole Unix seconds.
-        cpu: percent of one core.
-        rss, vms, read, write: bytes.
-        files, threads: numbers.
-        reported_cpu, reported_memory: what the agent's heartbeats said; memory in whole KiB.
+        magic: six bytes that begin a file of them.
+        encode: the record of a sequence number and a sample.
+        sample_of: the sample in a record that is intact.
     """
 
-    at: int
-    cpu: float | None = None
-    rss: int | None = None
-    vms: int | None = None
-    read: int | None = None
-    write: int | None = None
-    files: int | None = None
-    threads: int = 0
-    reported_cpu: float | None = None
-    reported_memory: int | None = None
+    magic: bytes
+    encode: Callable[[int, S], bytes]
+    sample_of: Callable[[bytes], S]
+
+    def decode(self, record: bytes) -> tuple[int, S] | None:
+        """Sequence and sample; None for a record that was never written or is torn."""
+        if not _intact(record):
+            return None
+        return int.from_bytes(record[:4], "little"), self.sample_of(record)
 
 
-def encode(sequence: int, sample: Sample) -> bytes:
-    """A record."""
-    reported = sample.reported_memory
-    body = _RECORD.pack(
-        sequence % 2**32, max(1, min(sample.at, _NONE_U32)), _float(sample.cpu), _float(sample.reported_cpu),
-        _whole(sample.rss), _whole(sample.vms), _whole(sample.read), _whole(sample.write),
-        _NONE_U32 if reported is None else min(reported // _KIB, _NONE_U32 - 1),
-        _NONE_U32 if sample.files is None else min(sample.files, _NONE_U32 - 1),
-        min(sample.threads, _NONE_U32), 0,
-    )[:_BODY_BYTES]
+def sealed(body: bytes) -> bytes:
+    """A record: its body of :data:`BODY_BYTES` with the checksum."""
     return body + zlib.crc32(body).to_bytes(4, "little")
 
 
-def decode(record: bytes) -> tuple[int, Sample] | None:
-    """Sequence and sample; None for a record that was never written or is torn."""
-    if not _intact(record):
-        return None
-    return int.from_bytes(record[:4], "little"), sample_of(record)
-
-
-def sample_of(record: bytes) -> Sample:
-    """The sample in a record that is intact."""
-    _sequence, at, cpu, reported_cpu, rss, vms, read, write, reported, files, threads, _crc = _RECORD.unpack(
-        record
-    )
-    return Sample(
-        at=at, cpu=_known(cpu), reported_cpu=_known(reported_cpu), rss=_or_none(rss), vms=_or_none(vms),
-        read=_or_none(read), write=_or_none(write), files=None if files == _NONE_U32 else files,
-        threads=threads, reported_memory=None if reported == _NONE_U32 else reported * _KIB,
-    )
-
-
-def _float(value: float | None) -> float:
+def float_in(value: float | None) -> float:
+    """A number that is not negative as it is stored, not a number for None."""
     return math.nan if value is None else max(0.0, min(value, 3.0e38))
 
 
-def _known(value: float) -> float | None:
+def float_out(value: float) -> float | None:
+    """The way back."""
     return value if math.isfinite(value) else None
 
 
-def _whole(value: int | None) -> int:
-    return _NONE_U64 if value is None else max(0, min(value, _NONE_U64 - 1))
+def whole_in(value: int | None) -> int:
+    """A whole number in 64 bits, all ones for None."""
+    return NONE_U64 if value is None else max(0, min(value, NONE_U64 - 1))
 
 
-def _or_none(value: int) -> int | None:
-    return None if value == _NONE_U64 else value
+def whole_out(value: int) -> int | None:
+    """The way back."""
+    return None if value == NONE_U64 else value
 
 
-class Ring:
+class Ring(Generic[S]):
     """A ring file. Everything blocks; called on a thread.
 
     Args:
         path: where it is; made when it is missing. One of another capacity is made anew with its points;
             where the disk refuses that, the old one stays in use.
         capacity: points to keep, at least 1.
+        form: of its records; a file of another form is set aside.
 
     Raises:
         StorageError: it can be neither read nor made.
@@ -135,8 +109,9 @@ class Ring:
         refused: why the capacity is not what was asked for; empty otherwise.
     """
 
-    def __init__(self, path: Path, capacity: int) -> None:
+    def __init__(self, path: Path, capacity: int, form: Form[S]) -> None:
         self.path = path
+        self._form = form
         self.wanted = self.capacity = capacity
         self.next = 0
         self.set_aside = ""
@@ -150,7 +125,7 @@ class Ring:
     def _open(self) -> None:
         try:
             with _opened(self.path, os.O_RDONLY) as fd:
-                found = _capacity_of(fd)
+                found = _capacity_of(fd, self._form.magic)
                 if found:
                     self._take_over(fd, found)
                     return
@@ -172,7 +147,7 @@ class Ring:
         if found == self.capacity and self.next < _RENUMBER_AT:
             return
         kept = min(intact, self.capacity)
-        points = filter(None, map(decode, _records(fd, found, self.next % found)))
+        points = filter(None, map(self._form.decode, _records(fd, found, self.next % found)))
         try:
             self._make(sample for _sequence, sample in islice(points, intact - kept, None))
         except OSError as error:
@@ -181,16 +156,16 @@ class Ring:
         else:
             self.next = kept
 
-    def _make(self, samples: Iterable[Sample]) -> None:
+    def _make(self, samples: Iterable[S]) -> None:
         temporary = self.path.with_name(f".{self.path.name}.{os.urandom(6).hex()}.tmp")
         try:
             with _opened(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
                 faults.hit("ring.make")
                 os.posix_fallocate(fd, 0, HEADER_BYTES + self.capacity * RECORD_BYTES)
-                head = _HEADER.pack(MAGIC, SCHEMA, self.capacity)
+                head = _HEADER.pack(self._form.magic, SCHEMA, self.capacity)
                 _write(fd, head + zlib.crc32(head).to_bytes(4, "little"), 0)
                 for sequence, sample in enumerate(samples):
-                    _write(fd, encode(sequence, sample), HEADER_BYTES + sequence * RECORD_BYTES)
+                    _write(fd, self._form.encode(sequence, sample), HEADER_BYTES + sequence * RECORD_BYTES)
                 os.fsync(fd)  # so that no half-made ring is found; its name may be lost, a minute's history
             temporary.replace(self.path)
         except OSError:
@@ -198,7 +173,7 @@ class Ring:
                 temporary.unlink()
             raise
 
-    def append(self, samples: Iterable[Sample]) -> None:
+    def append(self, samples: Iterable[S]) -> None:
         """Writes points over the oldest ones.
 
         Raises:
@@ -209,7 +184,7 @@ class Ring:
                 for sample in samples:
                     faults.hit("ring.append")
                     place = HEADER_BYTES + self.next % self.capacity * RECORD_BYTES
-                    _write(fd, encode(self.next, sample), place)
+                    _write(fd, self._form.encode(self.next, sample), place)
                     self.next += 1
         except OSError as error:
             raise storage_error("keep history in", self.path, error) from error
@@ -240,7 +215,7 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         os.close(fd)
 
 
-def _capacity_of(fd: int) -> int:
+def _capacity_of(fd: int, wanted: bytes) -> int:
     """The capacity the header tells; 0 for what is no ring of ours."""
     found = os.fstat(fd)
     head = os.pread(fd, HEADER_BYTES, 0) if stat.S_ISREG(found.st_mode) else b""
@@ -248,7 +223,7 @@ def _capacity_of(fd: int) -> int:
         return 0
     magic, schema, capacity = _HEADER.unpack_from(head)
     crc = int.from_bytes(head[_HEADER.size : _HEADER.size + 4], "little")
-    if magic != MAGIC or schema != SCHEMA or crc != zlib.crc32(head[: _HEADER.size]):
+    if magic != wanted or schema != SCHEMA or crc != zlib.crc32(head[: _HEADER.size]):
         return 0
     return int(capacity) if found.st_size == HEADER_BYTES + capacity * RECORD_BYTES else 0
 
@@ -264,7 +239,7 @@ def _records(fd: int, capacity: int, begin: int = 0) -> Iterator[bytes]:
 
 
 def _intact(record: bytes) -> bool:
-    return int.from_bytes(record[_BODY_BYTES:], "little") == zlib.crc32(record[:_BODY_BYTES])
+    return int.from_bytes(record[BODY_BYTES:], "little") == zlib.crc32(record[:BODY_BYTES])
 
 
 def _write(fd: int, data: bytes, at: int) -> None:

@@ -12,7 +12,8 @@ import pytest
 from daemon import faults
 from daemon.errors import StorageError
 from daemon.resources.history import History, Numbered, Stored, StoredPoints, points_of
-from daemon.resources.ring import HEADER_BYTES, RECORD_BYTES, Ring, Sample, decode, encode, sample_of
+from daemon.resources.ring import HEADER_BYTES, RECORD_BYTES, Ring
+from daemon.resources.usage_record import USAGE, Sample, encode, sample_of
 
 FULL = Sample(at=1_700_000_000, cpu=12.5, rss=2**40, vms=2**41, read=2**50, write=7, files=100_000, threads=300,
               reported_cpu=0.5, reported_memory=4096)
@@ -47,32 +48,32 @@ def no_faults() -> object:
 def test_a_sample_survives_its_record(sample: Sample) -> None:
     record = encode(7, sample)
     assert len(record) == RECORD_BYTES == 64
-    assert decode(record) == (7, sample)
+    assert USAGE.decode(record) == (7, sample)
 
 
 def test_absurd_numbers_are_clamped_and_not_refused() -> None:
     wild = Sample(at=2**40, cpu=1e300, rss=2**80, vms=-5, files=2**40, threads=2**40, reported_memory=2**60)
-    found = decode(encode(2**33 + 1, wild))
+    found = USAGE.decode(encode(2**33 + 1, wild))
     assert found is not None and found[0] == 1
     assert found[1].vms == 0 and found[1].rss == 2**64 - 2 and found[1].files == 2**32 - 2
 
 
 def test_a_torn_or_empty_record_is_none() -> None:
-    assert decode(bytes(RECORD_BYTES)) is None
+    assert USAGE.decode(bytes(RECORD_BYTES)) is None
     record = bytearray(encode(1, FULL))
     for at in (0, 5, 20, RECORD_BYTES - 1):
         torn = bytearray(record)
         torn[at] ^= 1
-        assert decode(bytes(torn)) is None
+        assert USAGE.decode(bytes(torn)) is None
 
 
 def test_the_newest_points_stay_over_any_number_of_starts(tmp_path: Path) -> None:
     path, wrote = tmp_path / "a.ring", 0
     for count in (1, 3, 10, 4, 25, 2):
-        Ring(path, 10).append(series(count, wrote))
+        Ring(path, 10, USAGE).append(series(count, wrote))
         wrote += count
         expected = series(min(10, wrote), wrote - min(10, wrote))
-        assert read(Ring(path, 10)) == expected
+        assert read(Ring(path, 10, USAGE)) == expected
     assert path.stat().st_size == HEADER_BYTES + 10 * RECORD_BYTES
     assert path.stat().st_blocks * 512 >= path.stat().st_size  # nothing is left to be allocated
     assert path.stat().st_mode & 0o777 == 0o600
@@ -80,14 +81,14 @@ def test_the_newest_points_stay_over_any_number_of_starts(tmp_path: Path) -> Non
 
 
 def test_a_query_by_wall_time(tmp_path: Path) -> None:
-    ring = Ring(tmp_path / "a.ring", 1440)
+    ring = Ring(tmp_path / "a.ring", 1440, USAGE)
     ring.append(series(1440))
     assert read(ring, 1_700_000_000 + 60 * 1380) == series(60, 1380)
     assert read(ring, 2**33) == []
 
 
 def test_a_clock_that_was_set_back_keeps_the_order_of_writing(tmp_path: Path) -> None:
-    ring = Ring(tmp_path / "a.ring", 8)
+    ring = Ring(tmp_path / "a.ring", 8, USAGE)
     ring.append([*series(4, 100), *series(3, 40)])
     assert [s.rss for s in read(ring)] == [100, 101, 102, 103, 40, 41, 42]
 
@@ -95,8 +96,8 @@ def test_a_clock_that_was_set_back_keeps_the_order_of_writing(tmp_path: Path) ->
 @pytest.mark.parametrize("capacity", [3, 50, 5000])
 def test_another_capacity_keeps_the_newest_points(tmp_path: Path, capacity: int) -> None:
     path = tmp_path / "a.ring"
-    Ring(path, 10).append(series(25))
-    ring = Ring(path, capacity)
+    Ring(path, 10, USAGE).append(series(25))
+    ring = Ring(path, capacity, USAGE)
     kept = min(10, capacity)
     assert read(ring) == series(kept, 25 - kept)
     ring.append(series(1, 25))
@@ -108,7 +109,7 @@ def test_another_capacity_keeps_the_newest_points(tmp_path: Path, capacity: int)
 def test_what_is_no_ring_is_set_aside(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.ring"
     path.write_bytes(content)
-    ring = Ring(path, 10)
+    ring = Ring(path, 10, USAGE)
     assert Path(ring.set_aside).read_bytes() == content
     ring.append(series(2))
     assert read(ring) == series(2)
@@ -116,13 +117,13 @@ def test_what_is_no_ring_is_set_aside(tmp_path: Path, content: bytes) -> None:
 
 def test_torn_records_cost_themselves_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.ring"
-    Ring(path, 10).append(series(10))
+    Ring(path, 10, USAGE).append(series(10))
     with open(path, "r+b") as file:
         file.seek(HEADER_BYTES + 9 * RECORD_BYTES + 9)
         file.write(b"\xff\xff")
         file.seek(HEADER_BYTES + 2 * RECORD_BYTES)
         file.write(b"\xff" * 4)
-    ring = Ring(path, 10)
+    ring = Ring(path, 10, USAGE)
     assert ring.torn == 2
     assert [s.rss for s in read(ring)] == [0, 1, 3, 4, 5, 6, 7, 8]
     ring.append(series(1, 99))
@@ -134,14 +135,14 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     target.write_bytes(b"x" * 1000)
     (tmp_path / "a.ring").symlink_to(target)
     with pytest.raises(StorageError):
-        Ring(tmp_path / "a.ring", 10)
+        Ring(tmp_path / "a.ring", 10, USAGE)
     assert target.read_bytes() == b"x" * 1000
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
 def test_a_pipe_or_a_folder_in_its_place_is_set_aside(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "a.ring")
-    ring = Ring(tmp_path / "a.ring", 10)
+    ring = Ring(tmp_path / "a.ring", 10, USAGE)
     assert Path(ring.set_aside).exists()
     ring.append(series(2))
     assert read(ring) == series(2)
@@ -162,13 +163,13 @@ def test_a_disk_that_has_no_room_for_a_longer_history_keeps_the_old_one(tmp_path
 
 def test_a_ring_is_numbered_anew_before_its_numbers_run_out(tmp_path: Path) -> None:
     path = tmp_path / "a.ring"
-    ring = Ring(path, 10)
+    ring = Ring(path, 10, USAGE)
     ring.next = 2**31 - 4
     ring.append(series(12))
-    again = Ring(path, 10)
+    again = Ring(path, 10, USAGE)
     assert again.next == 10
     again.append(series(1, 12))
-    assert read(Ring(path, 10)) == series(10, 3)
+    assert read(Ring(path, 10, USAGE)) == series(10, 3)
 
 
 def test_a_disk_that_refuses_says_so_and_leaves_nothing(tmp_path: Path) -> None:
@@ -268,9 +269,9 @@ def test_properties_of_ring_and_steps(tmp_path: Path) -> None:
         path = tmp_path / f"{next(number)}.ring"
         every: list[Sample] = []
         for batch in batches:
-            Ring(path, capacity).append(batch)
+            Ring(path, capacity, USAGE).append(batch)
             every += batch
-        kept = read(Ring(path, capacity))
+        kept = read(Ring(path, capacity, USAGE))
         assert kept == every[-capacity:]
         points = points_of(kept, step_s)
         assert sum(p.samples for p in points) == len(kept)
