@@ -131,7 +131,8 @@ class HostDaemon(MultiService):
         )
         metrics = PartsMetrics(
             heartbeats=parts.heartbeats, http_heartbeats=parts.http_heartbeats, health=parts.health,
-            resources=parts.resources, logs=parts.logs, webhook=parts.webhook, alerts=parts.alerts,
+            resources=parts.resources, host_history=parts.host_history, logs=parts.logs,
+            webhook=parts.webhook, alerts=parts.alerts,
             store=parts.world.store, sink=sink, updates=self.updates,
             certificate_ends=lambda: {"http": certificate.not_after, **self.uplink.certificate_ends},
         )
@@ -159,7 +160,8 @@ class HostDaemon(MultiService):
         )
         for name, service in (
             ("agents", parts.agents), ("collectors", parts.collectors), ("health", parts.health),
-            ("resources", parts.resources), ("last-heartbeats", parts.keeper), ("logs", parts.logs),
+            ("resources", parts.resources),
+            ("host-history", parts.host_history), ("last-heartbeats", parts.keeper), ("logs", parts.logs),
             ("webhook", parts.webhook), ("config-watch", parts.watch),
             ("heartbeat-socket", parts.heartbeats), ("heartbeat-http", parts.http_heartbeats),
             ("http", self.http), ("updater", self.updates),
@@ -239,7 +241,9 @@ class HostDaemon(MultiService):
         apply_watchers(self.parts, config)
         self._child("logs")  # first: what a daemon that died left half rotated is mended
         self.parts.agents.start_missing()
-        for name in ("health", "resources", "last-heartbeats", "webhook", "collectors", "config-watch"):
+        for name in (
+            "health", "resources", "last-heartbeats", "webhook", "collectors", "host-history", "config-watch",
+        ):
             self._child(name)
         self._child("updater")
         self.uplink.start_link()
@@ -379,7 +383,9 @@ class HostDaemon(MultiService):
         for name in ("heartbeat-http", "heartbeat-socket", "agents"):
             await self._stop_child(name)
         parts = self.parts
-        await stop_all([parts.resources, parts.keeper, parts.logs, parts.collectors, parts.webhook])
+        await stop_all([
+            parts.resources, parts.host_history, parts.keeper, parts.logs, parts.collectors, parts.webhook,
+        ])
         await self.uplink.stop()
         await self._stop_child("http")
         await self.service_manager.stop()

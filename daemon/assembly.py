@@ -61,6 +61,7 @@ from daemon.procfs.table import sweep
 from daemon.procfs.usage import SessionMeter
 from daemon.resources.heartbeats import HeartbeatKeeper
 from daemon.resources.history import History
+from daemon.resources.host import HostHistory
 from daemon.resources.monitor import ResourceMonitor
 
 log = Logger()
@@ -84,6 +85,7 @@ class Parts:
     heartbeats: HeartbeatReceiver
     http_heartbeats: HTTPHeartbeatReceiver
     resources: ResourceMonitor
+    host_history: HostHistory
     keeper: HeartbeatKeeper
     health: MultiHealthChecker
     logs: LogManager
@@ -163,6 +165,9 @@ def make_parts(loaded: LoadedConfig, reactor: Any, sink: LogSink, facts: NodeFac
         reactor, wall, threads, agents, meter, History(paths.state / "resources"), bus, alerts,
         sessions.fresh,
     )
+    host_history = HostHistory(
+        paths.state / "host.ring", reactor, wall, threads, collectors.get_latest, bus, alerts
+    )
     http = HttpClient(reactor, threads)
     health = MultiHealthChecker(
         reactor, agents, meter,
@@ -192,11 +197,11 @@ def make_parts(loaded: LoadedConfig, reactor: Any, sink: LogSink, facts: NodeFac
     parts = Parts(
         threads=threads, notifier=notifier, journal=journal, bus=bus, alerts=alerts, commands=commands,
         world=world, agents=agents, collectors=collectors, heartbeats=heartbeats,
-        http_heartbeats=http_heartbeats, resources=resources,
+        http_heartbeats=http_heartbeats, resources=resources, host_history=host_history,
         keeper=HeartbeatKeeper(paths.state / "heartbeats.json", reactor, threads, agents, world.boot_id),
         health=health, logs=logs, webhook=webhook, config=manager,
         watch=ConfigWatch(reactor, notifier, threads, manager),
-        records=Records(registry, resources, logs, alerts), leaders=leaders, reload_steps=steps,
+        records=Records(registry, resources, host_history, logs, alerts), leaders=leaders, reload_steps=steps,
     )
     steps += reload_steps(parts, factory, sink)
     return parts
@@ -234,6 +239,7 @@ def apply_watchers(parts: Parts, config: Config) -> None:
     """Hands a configuration to those who watch over agents; at the start and at each reload."""
     parts.health.apply(config.agents)
     parts.resources.apply(config.resources, [agent.id for agent in config.agents])
+    parts.host_history.apply(config.resources)
     parts.logs.apply({agent.id: agent.logs for agent in config.agents})
     parts.webhook.apply(config.resources.webhook)
 

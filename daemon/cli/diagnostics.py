@@ -33,7 +33,8 @@ _LIBRARIES = (
 _ANSWERS = {
     "node.json": "/v1/node", "ready.json": "/readyz?verbose", "agents.json": "/v1/agents",
     "config.json": "/v1/config", "alerts.json": "/v1/alerts", "events.json": "/v1/events?once&limit=1000",
-    "updates.json": "/v1/updates", "host-metrics.json": "/v1/metrics", "heartbeats.json": "/heartbeat/stats",
+    "updates.json": "/v1/updates", "host-metrics.json": "/v1/metrics",
+    "host-history.json": "/v1/metrics/history?duration=24h&step=300", "heartbeats.json": "/heartbeat/stats",
 }
 _README = """\
 Diagnostics of hostdaemon, by hostctl {version}, {at}.

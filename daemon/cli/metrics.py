@@ -25,6 +25,13 @@ _POINTS = (
     Column(heading="WRITTEN", right=True), Column(heading="FILES", right=True),
     Column(heading="THREADS", right=True),
 )
+_HISTORY = (
+    Column(heading="UNTIL"), Column(heading="CPU", right=True), Column(heading="MAX", right=True),
+    Column(heading="LOAD", right=True), Column(heading="MEMORY", right=True),
+    Column(heading="FULLEST", right=True), Column(heading="READ/s", right=True),
+    Column(heading="WRITTEN/s", right=True), Column(heading="RX/s", right=True),
+    Column(heading="TX/s", right=True),
+)
 _DISKS = (
     Column(heading="MOUNTED ON"), Column(heading="SIZE", right=True), Column(heading="USED", right=True),
     Column(heading="FREE", right=True), Column(heading="USE", right=True), Column(heading="DEVICE"),
@@ -40,13 +47,23 @@ Values = Mapping[str, Any]
 
 @command("metrics")
 @click.argument("agent_id", metavar="[ID]", required=False, shell_complete=agent_ids)
-@click.option("--duration", default="1h", show_default=True, help="How far back, of an agent.")
-@click.option("--step", help="One point for each such span, of an agent.  [default: for 20 points]")
-def metrics_command(session: Session, agent_id: str | None, duration: str, step: str | None) -> int:
+@click.option("--history", is_flag=True, help="Of the host, too, what it did.")
+@click.option("--duration", default="1h", show_default=True, help="How far back.")
+@click.option("--step", help="One point for each such span.  [default: for 20 points]")
+def metrics_command(
+    session: Session, agent_id: str | None, history: bool, duration: str, step: str | None
+) -> int:
     """Shows the host's metrics, or what an agent used.
 
-    Of an agent: CPU, memory, I/O, files and threads, over the time of --duration.
+    Of an agent: CPU, memory, I/O, files and threads, over the time of --duration. Of the host: the newest of
+    everything that is collected, or with --history what it did over that time.
     """
+    if agent_id is None and history:
+        data = session.client.get("/v1/metrics/history", duration=duration, step=step or _step_of(duration))
+        session.emit(data, lambda: history_text(data["data_points"], session.width, session.colours))
+        if not data["data_points"] and session.human:
+            session.say(f"nothing was measured of this host in the last {duration}; hostctl config show")
+        return Exit.OK
     if agent_id is None:
         found = session.client.get("/v1/metrics")
         session.emit(found, lambda: host_text(found, time.time(), session.width, session.colours))
@@ -89,6 +106,31 @@ def agent_text(points: Sequence[Values], width: int | None, colours: bool = Fals
         f"RSS  {sparkline([p['memory_rss'] for p in points], shown)}\n\n"
         + render(_POINTS, rows, width=width, colours=colours)
     )
+
+
+def history_text(points: Sequence[Values], width: int | None, colours: bool = False) -> str:
+    """The host's history: two sparklines and a table, oldest first."""
+    if not points:
+        return ""
+    rows = [
+        [
+            local_time(p["timestamp"]), percent(p["cpu"]), percent(p["cpu_max"]), _load(p["load1"]),
+            size(p["memory_used"]), percent(p["disk_used_percent"]), size(p["disk_read_per_second"]),
+            size(p["disk_written_per_second"]), size(p["network_received_per_second"]),
+            size(p["network_sent_per_second"]),
+        ]
+        for p in points
+    ]
+    shown = min(SPARK, len(points))
+    return (
+        f"CPU     {sparkline([p['cpu'] for p in points], shown)}\n"
+        f"memory  {sparkline([p['memory_used'] for p in points], shown)}\n\n"
+        + render(_HISTORY, rows, width=width, colours=colours)
+    )
+
+
+def _load(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"
 
 
 def _count(value: object) -> str:

@@ -10,7 +10,8 @@ from daemon.errors import RequestError, RequestFault
 from daemon.logs.following import LogFollower
 from daemon.logs.manager import LogManager
 from daemon.model.alert import Alert
-from daemon.model.usage import Usage, UsagePoint
+from daemon.model.usage import HostPoint, Usage, UsagePoint
+from daemon.resources.host import HostHistory
 from daemon.resources.monitor import ResourceMonitor
 
 DEFAULT_DURATION_S = 3600
@@ -26,15 +27,18 @@ class Records:
     Args:
         registry: which agents there are.
         resources: their history.
+        host: the host's.
         logs: their logs.
         alerts: the one list.
     """
 
     def __init__(
-        self, registry: AgentRegistry, resources: ResourceMonitor, logs: LogManager, alerts: AlertBook
+        self, registry: AgentRegistry, resources: ResourceMonitor, host: HostHistory, logs: LogManager,
+        alerts: AlertBook,
     ) -> None:
         self._registry = registry
         self._resources = resources
+        self._host = host
         self._logs = logs
         self._alerts = alerts
 
@@ -57,15 +61,18 @@ class Records:
             StorageError: the history cannot be read.
         """
         self._registry.get(agent_id)
-        if not 0 <= duration_s <= DURATION_MAX_S:
-            raise RequestError(
-                RequestFault.INVALID, f"duration must be from 0 to {DURATION_MAX_S} seconds, not {duration_s}"
-            )
-        if not 0 <= step_s <= DURATION_MAX_S:
-            raise RequestError(
-                RequestFault.INVALID, f"step must be from 0 to {DURATION_MAX_S} seconds, not {step_s}"
-            )
+        _check_span(duration_s, step_s)
         return await self._resources.query(agent_id, duration_s or DEFAULT_DURATION_S, step_s)
+
+    async def host_history(self, duration_s: int = 0, step_s: int = 0) -> Sequence[HostPoint]:
+        """What the host did in the last ``duration_s`` seconds, oldest first; the arguments as for an agent.
+
+        Raises:
+            RequestError: a number out of range.
+            StorageError: the history cannot be read.
+        """
+        _check_span(duration_s, step_s)
+        return await self._host.query(duration_s or DEFAULT_DURATION_S, step_s)
 
     async def log_lines(self, agent_id: str, lines: int = LINES_DEFAULT, grep: str = "") -> tuple[bytes, ...]:
         """The last lines of an agent's log, rotated and compressed files included, oldest first.
@@ -108,3 +115,11 @@ class Records:
     def alerts(self) -> tuple[Alert, ...]:
         """Alerts that stand, then those that were cleared lately; the newest first."""
         return self._alerts.list()
+
+
+def _check_span(duration_s: int, step_s: int) -> None:
+    for name, value in (("duration", duration_s), ("step", step_s)):
+        if not 0 <= value <= DURATION_MAX_S:
+            raise RequestError(
+                RequestFault.INVALID, f"{name} must be from 0 to {DURATION_MAX_S} seconds, not {value}"
+            )

@@ -59,3 +59,35 @@ class UsagePoint(msgspec.Struct, frozen=True, kw_only=True):
     reported_cpu: float | None = None
     reported_memory: int | None = None
     samples: int = 1
+
+
+class HostPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One point of the host's history: a sample, or several over a step. None for what was not measured.
+
+    Attributes:
+        timestamp: wall time, Unix seconds; of a step, its end.
+        cpu: percent of all cores that were neither idle nor waiting for I/O, the average of the step.
+        cpu_max: the highest within the step.
+        load1: the load average over a minute, the average of the step.
+        memory_used: bytes that are not available, the average of the step; likewise the highest.
+        memory_total, swap_used: bytes, the newest of the step.
+        disk_used_percent: of the fullest filesystem, the highest of the step.
+        disk_read_per_second, disk_written_per_second: bytes of all disks, the average of the step.
+        network_received_per_second, network_sent_per_second: bytes of all interfaces, likewise.
+        samples: how many samples the point stands for.
+    """
+
+    timestamp: int
+    cpu: float | None = None
+    cpu_max: float | None = None
+    load1: float | None = None
+    memory_used: int | None = None
+    memory_used_max: int | None = None
+    memory_total: int | None = None
+    swap_used: int | None = None
+    disk_used_percent: float | None = None
+    disk_read_per_second: float | None = None
+    disk_written_per_second: float | None = None
+    network_received_per_second: float | None = None
+    network_sent_per_second: float | None = None
+    samples: int = 1

@@ -39,7 +39,7 @@ from daemon.web.bodies import (
 from daemon.web.limits import EVENTS_LIMIT, EVENTS_LIMIT_MAX
 from daemon.web.logs import TEXT, log_text, serve_log
 from daemon.web.page import INDEX_FILE, asked_for, serve_file, wants_html
-from daemon.web.points import serve_points
+from daemon.web.points import host_pieces, pieces, serve_points
 from daemon.web.request import BoundedRequest, header_text
 from daemon.web.scrape import Exposition, serve_metrics
 from daemon.web.sse import EVENTS_TYPE, serve_events
@@ -53,7 +53,7 @@ INDEX = {
     "health": ["/livez", "/readyz"],
     "node": "/v1/node",
     "agents": "/v1/agents",
-    "host metrics": "/v1/metrics",
+    "host metrics": ["/v1/metrics", "/v1/metrics/history"],
     "events": "/v1/events?once",
     "alerts": "/v1/alerts",
     "configuration": "/v1/config",
@@ -159,6 +159,13 @@ class Api:
             },
         )
 
+    @app.route("/v1/metrics/history", methods=["GET"])
+    async def host_history(self, request: BoundedRequest) -> bytes:
+        """What the host did in the last ``duration`` (an hour), a point for each sample or ``step``."""
+        duration_s, step_s = seconds(request, "duration"), seconds(request, "step")
+        await serve_points(request, host_pieces(await self._control.records.host_history(duration_s, step_s)))
+        return b""
+
     @app.route("/metrics", methods=["GET"])
     async def metrics(self, request: BoundedRequest) -> bytes:
         """The daemon for Prometheus."""
@@ -188,9 +195,7 @@ class Api:
         """What an agent used in the last ``duration`` (an hour), a point for each sample or ``step``."""
         duration_s, step_s = seconds(request, "duration"), seconds(request, "step")
         points = await self._control.records.history(agent_id, duration_s, step_s)
-        request.setHeader(b"content-type", JSON)
-        if request.method != b"HEAD":
-            await serve_points(request, agent_id, points)
+        await serve_points(request, pieces(agent_id, points))
         return b""
 
     @app.route("/v1/agents/<agent_id>/logs", methods=["GET"])

@@ -12,7 +12,7 @@ from daemon.model.alert import Alert
 from daemon.model.event import Event
 from daemon.model.moment import rfc3339, rfc3339_or_none
 from daemon.model.update import UpdateView
-from daemon.model.usage import UsagePoint
+from daemon.model.usage import HostPoint, UsagePoint
 
 
 class SampleBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +74,31 @@ class PointsBody(msgspec.Struct, frozen=True, kw_only=True):
 
     agent_id: str
     data_points: tuple[PointBody, ...]
+
+
+class HostPointBody(msgspec.Struct, frozen=True, kw_only=True):
+    """One point of the host's history: see :class:`daemon.model.usage.HostPoint`."""
+
+    timestamp: str
+    cpu: float | None
+    cpu_max: float | None
+    load1: float | None
+    memory_used: int | None
+    memory_used_max: int | None
+    memory_total: int | None
+    swap_used: int | None
+    disk_used_percent: float | None
+    disk_read_per_second: float | None
+    disk_written_per_second: float | None
+    network_received_per_second: float | None
+    network_sent_per_second: float | None
+    samples: int
+
+
+class HostPointsBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host did, oldest first."""
+
+    data_points: tuple[HostPointBody, ...]
 
 
 class AlertBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +193,13 @@ def point_body(point: UsagePoint) -> PointBody:
     values = msgspec.structs.asdict(point)
     values["timestamp"] = rfc3339(point.timestamp)
     return PointBody(**values)
+
+
+def host_point_body(point: HostPoint) -> HostPointBody:
+    """One point of the host's history."""
+    values = msgspec.structs.asdict(point)
+    values["timestamp"] = rfc3339(point.timestamp)
+    return HostPointBody(**values)
 
 
 def alert_body(alert: Alert) -> AlertBody:

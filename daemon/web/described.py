@@ -20,6 +20,7 @@ from daemon.web.bodies import (
     AgentsBody,
     AlertsBody,
     EventsBody,
+    HostPointsBody,
     OperatedBody,
     PointsBody,
     ReloadBody,
@@ -154,6 +155,10 @@ ROUTES: tuple[Described, ...] = (
     ),
     _get("/v1/node", "node", "this host and its daemon", NodeView),
     _get("/v1/metrics", "host_metrics", "the latest sample of every collector", dict[str, SampleBody]),
+    _get(
+        "/v1/metrics/history", "host_history", "what the host did, oldest first", HostPointsBody,
+        Parameter(name="duration", schema=_DURATION), Parameter(name="step", schema=_DURATION),
+    ),
     Described(
         method="GET", path="/metrics", name="metrics", summary="for Prometheus",
         answers={200: {"text/plain": _TEXT, "application/openmetrics-text": _TEXT}},

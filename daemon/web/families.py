@@ -14,6 +14,7 @@ from daemon.health.checker import MultiHealthChecker
 from daemon.heartbeat.http_receiver import HTTPHeartbeatReceiver
 from daemon.heartbeat.socket_receiver import HeartbeatReceiver
 from daemon.logs.manager import LogManager
+from daemon.resources.host import HostHistory
 from daemon.resources.monitor import ResourceMonitor
 from daemon.updater.manager import UpdateManager
 
@@ -28,6 +29,7 @@ class PartsMetrics:
         http_heartbeats: HTTPHeartbeatReceiver,
         health: MultiHealthChecker,
         resources: ResourceMonitor,
+        host_history: HostHistory,
         logs: LogManager,
         webhook: Webhook,
         alerts: AlertBook,
@@ -40,6 +42,7 @@ class PartsMetrics:
         self._http_heartbeats = http_heartbeats
         self._health = health
         self._resources = resources
+        self._host_history = host_history
         self._logs = logs
         self._webhook = webhook
         self._alerts = alerts
@@ -61,10 +64,12 @@ class PartsMetrics:
             "hostdaemon_resource_samples", "Samples of agents' use of the host.", history.samples_total
         )
         yield _counter(
-            "hostdaemon_resource_samples_lost", "Samples that no disk took in time.", history.lost_total
+            "hostdaemon_resource_samples_lost", "Samples that no disk took in time.",
+            history.lost_total + self._host_history.lost_total,
         )
         yield _counter(
-            "hostdaemon_resource_records_torn", "Records of the history found damaged.", history.torn_total
+            "hostdaemon_resource_records_torn", "Records of the history found damaged.",
+            history.torn_total + self._host_history.torn_total,
         )
         yield _counter(
             "hostdaemon_metadata_write_failures",

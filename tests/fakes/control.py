@@ -29,6 +29,7 @@ from daemon.model.agent import Identity
 from daemon.model.metrics import Metrics
 from daemon.model.usage import Usage
 from daemon.resources.history import History
+from daemon.resources.host import HostHistory
 from daemon.resources.monitor import ResourceMonitor
 from daemon.updater.manager import UpdateManager
 from daemon.web.api import Api
@@ -99,6 +100,10 @@ class Rig:
             life.clock, lab.wall, life.threads, life.manager, lambda leader, _age: FakeMeter(self.used, leader),
             History(life.work_dir / "state" / "resources"), self.bus, self.alerts,
         )
+        self.host_history = HostHistory(
+            life.work_dir / "state" / "host.ring", life.clock, lab.wall, life.threads, self.collectors.get_latest,
+            self.bus, self.alerts,
+        )
         self.logs = LogManager(
             life.work_dir / "logs", life.clock, lab.wall, life.threads, self.notifier, self.bus, self.alerts,
             lambda agent_id: (),
@@ -125,7 +130,7 @@ class Rig:
                 heartbeat_socket="/run/hb.sock", control_socket="/run/control.sock",
                 manager_address="", started_at=lab.wall(),
             ),
-            records=Records(life.manager.registry, self.resources, self.logs, self.alerts),
+            records=Records(life.manager.registry, self.resources, self.host_history, self.logs, self.alerts),
             config=self.config,
             updates=self.update_manager,
             checks={

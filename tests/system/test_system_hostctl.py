@@ -262,6 +262,13 @@ def test_top_once_and_metrics(host: Host) -> None:
     assert "MOUNTED ON" in wait_for("host metrics", lambda: (t := host.run("metrics")[0]) and "MOUNTED ON" in t and t)
     assert {"cpu", "memory", "disk", "network"} <= set(host.json("metrics"))
     assert "duration" in host.run("metrics", "noisy", "--duration", "long", status=1)[1]
+    points = wait_for("history of the host", lambda: [
+        point for point in host.json("metrics", "--history", "--step", "1s")["data_points"] if point["cpu"] is not None
+    ])
+    assert {"memory_used", "disk_used_percent", "network_sent_per_second"} <= set(points[0])
+    out, _ = host.run("metrics", "--history")
+    assert out.startswith("CPU     ")
+    assert "FULLEST" in out
 
 
 def test_events_and_alerts(host: Host) -> None:

@@ -9,6 +9,8 @@ import msgspec
 from daemon.model.agent import HealthStatus
 from daemon.model.health import HealthVerdict
 from daemon.model.usage import Usage, UsagePoint
+from daemon.resources.host_record import HOST, HostSample
+from daemon.resources.ring import Ring
 from daemon.web.api import STREAMS_MAX
 from daemon.web.bodies import point_body
 from daemon.web.points import PIECE, pieces
@@ -55,6 +57,20 @@ class RecordsRoutes(RigCase):
             self.assertLessEqual(max(map(len, written)), 400 * PIECE)
             body = json.loads(b"".join(written))
             self.assertEqual(body, {"agent_id": 'a"b', "data_points": [msgspec.to_builtins(point_body(p)) for p in points]})
+
+    def test_what_the_host_did_by_duration_and_step(self) -> None:
+        now = int(self.lab.wall())
+        self.assertEqual(self.client.get("/v1/metrics/history").json, {"data_points": []})
+        ring = Ring(self.lab.life.work_dir / "state" / "host.ring", 1440, HOST)
+        ring.append(HostSample(at=now - 60 * n, cpu=10.0 + n, memory_used=7000) for n in range(90, -1, -1))
+        points = self.client.get("/v1/metrics/history").json["data_points"]
+        self.assertEqual(len(points), 61)
+        self.assertEqual((points[-1]["cpu"], points[-1]["memory_used"], points[-1]["load1"]), (10.0, 7000, None))
+        self.assertRegex(points[0]["timestamp"], r"^\d{4}-\d\d-\d\dT.*Z$")
+        self.assertEqual(len(self.client.get("/v1/metrics/history?duration=2h").json["data_points"]), 91)
+        self.assertIn(len(self.client.get("/v1/metrics/history?step=10m").json["data_points"]), (6, 7))
+        for query in ("duration=-1", "duration=soon", "step=1x", "duration=", "step=500ms", "duration=99999999999"):
+            self.assertEqual(self.client.get(f"/v1/metrics/history?{query}").status, 400, query)
 
     def test_the_end_of_a_log(self) -> None:
         self.write_log(b"".join(b"line %d\n" % n for n in range(300)) + b"\xff not text")
