@@ -148,7 +148,7 @@ class Installed(Daemon):
         self.write_manifest(folder, build(folder, version, changes), version)
         (self.at / "current").symlink_to(f"versions/{version}")
         (self.at / "bin").mkdir()
-        source = (ROOT / "daemon" / "updater" / "launcher.py").read_text().partition("\n")[2]
+        source = (ROOT / "daemon" / "updater" / "selfupdate" / "launcher.py").read_text().partition("\n")[2]
         (self.at / "bin" / "twistd").write_text(f"#!{sys.executable}\n{source}")
         (self.at / "bin" / "twistd").chmod(0o755)
 
