@@ -1,4 +1,5 @@
-"""What goes into the daemon's package: the daemon, everything it needs, and a twistd that uses nothing else.
+"""What goes into the daemon's package: the daemon, everything it needs, and a twistd and a hostctl that use
+nothing else.
 
 Used by scripts/bundle, which has put the checkout on the path.
 """
@@ -19,6 +20,12 @@ from daemon.updater.package.version import Version
 
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 PROGRAM = "bin/twistd"
+COMMAND_LINE = "bin/hostctl"
+# What hostctl imports; compiled with docstrings too, for click takes the texts of --help from them.
+COMMAND_LINE_USES = (
+    "daemon/__init__.py", "daemon/errors.py", "daemon/cli", "daemon/config",
+    "click", "msgspec", "rich", "typing_extensions.py", "yaml",
+)
 PLUGIN_CACHE = "lib/twisted/plugins/dropin.cache"
 SOURCES = ("setup.py", "pyproject.toml", "README.md", "daemon", "twisted")
 # What of the installed packages no daemon needs: tests, what compilers read, where pip noted what it did.
@@ -29,19 +36,20 @@ GLIBC = re.compile(rb"(?<=\0)GLIBC_([0-9]+(?:\.[0-9]+)+)(?=\0)")  # the symbol v
 
 ENTRY = '''\
 #!/usr/bin/env python3
-"""twistd with the packages of ../lib and no others of this host. Made by scripts/bundle."""
+"""{name} with the packages of ../lib and no others of this host. Made by scripts/bundle."""
 
 import os
 import sys
 
 PYTHON = {python}
-# No variables, no site-packages, no user's own; nothing is written here; no docstrings, which saves memory.
-WORDS = ["-I", "-S", "-B", "-OO"]
+OPTIMIZE = {optimize}  # {why}
+WORDS = {words}  # no variables, no site-packages, no user's own; nothing is written here
 
 here = os.path.realpath(__file__)  # not by way of "current": what is imported late must be of this version
 right = sys.version_info[:2] == PYTHON
 flags = sys.flags
-if not (right and flags.isolated and flags.no_site and flags.dont_write_bytecode and flags.optimize == 2):
+alone = flags.isolated and flags.no_site and flags.dont_write_bytecode
+if not (right and alone and flags.optimize == OPTIMIZE):
     name = "python%d.%d" % PYTHON
     if right:
         os.execv(sys.executable, [sys.executable] + WORDS + [here] + sys.argv[1:])
@@ -52,25 +60,45 @@ if not (right and flags.isolated and flags.no_site and flags.dont_write_bytecode
             pass
     sys.exit("hostdaemon: %s needs %s, and %s is another; install that one" % (here, name, sys.executable))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(here)), "lib"))
-sys.argv[0] = here
+{known_as}
+from {module} import {function}
 
-from twisted.scripts.twistd import run
+{function}()
+'''
 
-run()
+# ROOT/bin/hostctl, without its first line: outside of all versions like the launcher, never written again. It
+# stays in its process, for an exec is a second start of Python, which takes longer than the question.
+FOLLOWER = '''\
+"""Runs the hostctl of the version that ROOT/current names. Made by scripts/bundle install."""
+
+import os
+import sys
+
+sys.argv[0] = os.path.realpath(__file__)  # "init" names programs beside it, which must be those that stay
+root = os.path.dirname(os.path.dirname(sys.argv[0]))
+__file__ = os.path.realpath(os.path.join(root, "current", "bin", "hostctl"))
+try:
+    with open(__file__, "rb") as file:
+        program = file.read()
+except OSError as error:
+    sys.exit("hostctl: %s: %s; what is installed in %s has no hostctl" % (__file__, error.strerror, root))
+exec(compile(program, __file__, "exec"))
 '''
 
 # Runs on the tree alone, as the installed version will.
 COMPILE = '''\
 import pathlib, py_compile, sys
-lib = pathlib.Path(sys.argv[1])
-for path in sorted(lib.rglob("*.py")):
-    try:
-        py_compile.compile(
-            str(path), dfile=str(path.relative_to(lib.parent)), doraise=True, optimize=2,
-            invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-        )
-    except py_compile.PyCompileError:
-        print("bundle: not compiled: %s" % path.relative_to(lib), file=sys.stderr)
+lib, level = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+for name in sys.argv[3:]:
+    whole = lib / name
+    for path in sorted(whole.rglob("*.py")) if whole.is_dir() else [whole]:
+        try:
+            py_compile.compile(
+                str(path), dfile=str(path.relative_to(lib.parent)), doraise=True, optimize=level,
+                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            )
+        except py_compile.PyCompileError:
+            print("bundle: not compiled: %s" % path.relative_to(lib), file=sys.stderr)
 '''
 PLUGINS = '''\
 import sys
@@ -115,19 +143,39 @@ def daemon_content(checkout: Path, work: Path, version: str, constraints: list[P
     run([*PIP, "install", "--quiet", *target, *pinned, str(sources)], "pip cannot install the daemon")
     strip(tree / "lib")
     (tree / "bin").mkdir()
-    (tree / PROGRAM).write_text(ENTRY.format(python=repr(sys.version_info[:2])))
+    (tree / PROGRAM).write_text(twistd())
+    (tree / COMMAND_LINE).write_text(hostctl())
+    (tree / COMMAND_LINE).chmod(0o755)
     shutil.copy(checkout / "LICENSE", tree / "LICENSE")
-    # Compiled here, for hosts where the daemon may not write, and as the program starts itself: with -OO.
+    # Compiled here, for hosts where nobody may write, and as each program starts itself.
     # Unchecked: what is signed needs no other check.
     # The seed makes the order of sets in the compiled files the same each time.
-    alone = [sys.executable, "-s", "-S", "-c", COMPILE, str(tree / "lib")]
-    run(alone, "the sources cannot be compiled", env={"PYTHONHASHSEED": "0"})
+    for level, names in ((2, (".",)), (0, COMMAND_LINE_USES)):
+        alone = [sys.executable, "-s", "-S", "-c", COMPILE, str(tree / "lib"), str(level), *names]
+        run(alone, "the sources cannot be compiled", env={"PYTHONHASHSEED": "0"})
     alone = [sys.executable, "-I", "-S", "-B", "-c", PLUGINS, str(tree / "lib")]
     run(alone, "twistd does not find the daemon's plug-in")
     names = sorted(str(path.relative_to(tree)) for path in tree.rglob("*") if not path.is_dir())
     if PLUGIN_CACHE not in names:
         raise Fault("twisted wrote no dropin.cache")
     return Content(files={name: tree / name for name in names}, main=PROGRAM)
+
+
+def twistd() -> str:
+    """``bin/twistd`` of a version."""
+    return ENTRY.format(
+        name="twistd", python=sys.version_info[:2], optimize=2, why="no docstrings, which saves memory",
+        words=["-I", "-S", "-B", "-OO"], known_as="sys.argv[0] = here\n", module="twisted.scripts.twistd",
+        function="run",
+    )
+
+
+def hostctl() -> str:
+    """``bin/hostctl`` of a version."""
+    return ENTRY.format(
+        name="hostctl", python=sys.version_info[:2], optimize=0, why="--help is made of docstrings",
+        words=["-I", "-S", "-B"], known_as="", module="daemon.cli.entry", function="main",
+    )
 
 
 def stamp(path: Path, version: str) -> None:

@@ -22,6 +22,7 @@ from tests.fakes.packages import Signer, package_of, sha256
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "bundle"
+BUNDLED = runpy.run_path(str(SCRIPT.with_name("bundled.py")))
 KINDS = ("ed25519", "ecdsa-p256", "ecdsa-p384", "rsa")
 
 
@@ -210,13 +211,15 @@ PROGRAM = b"""#!/usr/bin/env python3
 import os, sys
 print(os.path.realpath(__file__), *sys.argv[1:])
 """
+COMMAND_LINE = b"import sys\nprint(__file__, *sys.argv)\n"
 
 
 def small_daemon(**keys: Any) -> bytes:
     """A package like the daemon's, with next to nothing in it."""
     host = this_host()
     files = {
-        "bin/twistd": PROGRAM, "lib/daemon/updater/selfupdate/launcher.py": (ROOT / "daemon/updater/selfupdate/launcher.py").read_bytes(),
+        "bin/twistd": PROGRAM, "bin/hostctl": COMMAND_LINE,
+        "lib/daemon/updater/selfupdate/launcher.py": (ROOT / "daemon/updater/selfupdate/launcher.py").read_bytes(),
     }
     known = {"component": "daemon", "version": "2.0.0", "os": host.os, "arch": host.arch, "python": host.python,
              "libc": host.libc, "main": "bin/twistd"}
@@ -249,6 +252,40 @@ def test_an_installation_starts_what_is_current(tmp_path: Path, signer: Signer) 
         )
         assert done.stdout == f"{root / 'versions/2.0.0/bin/twistd'} -n hostdaemon\n"
     assert "is an installation already" in bundle("install", root, file, "--key", signer.public, status=1)
+
+
+def test_its_hostctl_is_that_of_the_current_version_from_wherever_it_is_called(tmp_path: Path, signer: Signer) -> None:
+    root, link = tmp_path / "root", tmp_path / "hostctl"
+    file = write_signed(tmp_path, signer, small_daemon())
+    bundle("install", root, file, "--key", signer.public)
+    link.symlink_to(root / "bin" / "hostctl")
+
+    def said(status: int = 0) -> str:
+        done = subprocess.run([link, "status", "a b"], capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == status, done
+        return done.stderr if status else done.stdout
+
+    assert said() == f"{root / 'versions/2.0.0/bin/hostctl'} {root / 'bin/hostctl'} status a b\n"
+    (root / "versions" / "2.1.0" / "bin").mkdir(parents=True)
+    (root / "current").unlink()
+    (root / "current").symlink_to("versions/2.1.0")  # as an update does
+    assert said(1) == (
+        f"hostctl: {root / 'versions/2.1.0/bin/hostctl'}: No such file or directory; what is installed in {root} "
+        "has no hostctl\n"
+    )
+    (root / "versions" / "2.1.0" / "bin" / "hostctl").write_bytes(COMMAND_LINE)
+    assert said() == f"{root / 'versions/2.1.0/bin/hostctl'} {root / 'bin/hostctl'} status a b\n"
+
+
+def test_an_installation_is_for_everybody_to_read_whatever_the_umask(tmp_path: Path, signer: Signer) -> None:
+    file, root = write_signed(tmp_path, signer, small_daemon()), tmp_path / "root"
+    before = os.umask(0o077)
+    try:
+        bundle("install", root, file, "--key", signer.public)
+    finally:
+        os.umask(before)
+    for path in (root, root / "versions", root / "versions" / "2.0.0", root / "bin", root / "bin" / "hostctl"):
+        assert path.stat().st_mode & 0o7777 == 0o755, path
 
 
 @pytest.mark.parametrize(
@@ -287,22 +324,24 @@ def test_an_installation_that_was_cut_short_is_made_anew(tmp_path: Path, signer:
 
 
 @pytest.mark.parametrize("words", [(), ("-I",), ("-ISB",), ("-ISBO",), ("-ISBOO",), ("-OO",)])
-def test_the_program_starts_itself_anew_until_it_runs_as_it_was_compiled(
-    tmp_path: Path, words: tuple[str, ...]
+@pytest.mark.parametrize(("name", "module", "function", "optimize"), [
+    ("twistd", "twisted/scripts/twistd.py", "run", 2), ("hostctl", "daemon/cli/entry.py", "main", 0),
+])
+def test_a_program_starts_itself_anew_until_it_runs_as_it_was_compiled(
+    tmp_path: Path, name: str, module: str, function: str, optimize: int, words: tuple[str, ...]
 ) -> None:
-    scripts = tmp_path / "v" / "lib" / "twisted" / "scripts"
-    scripts.mkdir(parents=True)
-    (scripts / "twistd.py").write_text(
-        "import os, sys\ndef run():\n    f = sys.flags\n"
+    stand_in = tmp_path / "v" / "lib" / module
+    stand_in.parent.mkdir(parents=True)
+    stand_in.write_text(
+        f"import os, sys\ndef {function}():\n    f = sys.flags\n"
         "    print(f.isolated, f.no_site, f.dont_write_bytecode, f.optimize, os.getpid(), *sys.argv[1:])\n"
     )
-    program = tmp_path / "v" / "bin" / "twistd"
+    program = tmp_path / "v" / "bin" / name
     program.parent.mkdir()
-    entry = runpy.run_path(str(SCRIPT.with_name("bundled.py")))["ENTRY"]
-    program.write_text(entry.format(python=repr(sys.version_info[:2])))
+    program.write_text(BUNDLED[name]())
     process = subprocess.Popen([sys.executable, *words, program, "-n", "a b"], stdout=subprocess.PIPE, text=True)
     said, _ = process.communicate(timeout=30)
-    assert said == f"1 1 1 2 {process.pid} -n a b\n"
+    assert said == f"1 1 1 {optimize} {process.pid} -n a b\n"
     assert [path for path in tmp_path.rglob("*") if path.name == "__pycache__"] == []
 
 
@@ -319,6 +358,20 @@ print(sum(name.startswith("daemon.") for name in sys.modules))
 """
 
 
+# What hostctl imports, ever, and has to compile itself, each time anew.
+IMPORT_COMMANDS = """
+import importlib, os, pkgutil, sys
+sys.path.insert(0, sys.argv[1])
+import daemon.cli
+for module in pkgutil.iter_modules(daemon.cli.__path__, "daemon.cli."):
+    importlib.import_module(module.name)
+import click.shell_completion, rich.console, rich.markup, rich.status, yaml
+import daemon.config.check, daemon.config.in_force, daemon.config.json_schema, daemon.config.load
+files = [(each.__file__, each.__cached__) for each in sys.modules.values() if getattr(each, "__cached__", None)]
+print("not compiled:", [file for file, cached in files if file.startswith(sys.argv[1]) and not os.path.exists(cached)])
+"""
+
+
 @pytest.mark.slow
 def test_the_real_daemon_runs_from_its_bundle_and_nothing_else(tmp_path: Path, signer: Signer) -> None:
     """Builds it twice with pip, which takes minutes and the network."""
@@ -332,10 +385,10 @@ def test_the_real_daemon_runs_from_its_bundle_and_nothing_else(tmp_path: Path, s
     bundle("install", root, write_signed(tmp_path, signer, made[0]), "--key", signer.public)
     manifest = json.loads((root / "current" / "manifest.json").read_bytes())
 
-    # Compiled, all of it, as it runs.
+    # Compiled, all of it, as the daemon runs.
     suffix = f".{sys.implementation.cache_tag}.opt-2.pyc"
     sources = {name for name in manifest["files"] if name.startswith("lib/daemon/") and name.endswith(".py")}
-    compiled = {name for name in manifest["files"] if name.startswith("lib/daemon/") and name.endswith(".pyc")}
+    compiled = {name for name in manifest["files"] if name.startswith("lib/daemon/") and name.endswith(suffix)}
     assert compiled == {re.sub(r"([^/]+)\.py$", rf"__pycache__/\1{suffix}", name) for name in sources}
 
     # Packages of the host that break whoever uses them, on the path and in the working directory.
@@ -358,6 +411,12 @@ def test_the_real_daemon_runs_from_its_bundle_and_nothing_else(tmp_path: Path, s
     for program in (root / "bin" / "twistd", root / "current" / "bin" / "twistd"):
         assert "good; 0 agents" in run(program, "-n", "hostdaemon", "--check", "--config", config)
         assert run(program, "-n", "hostdaemon", "--version") == "hostdaemon 9.8.7\n"
+    for program in (root / "bin" / "hostctl", root / "current" / "bin" / "hostctl"):
+        assert run(program, "--version") == "hostctl 9.8.7\n"
+        assert "from a signed package" in run(program, "update", "--help")  # a docstring
+    assert "good; 0 agents" in run(root / "bin" / "hostctl", "config", "check", config)
+    assert "daemon:" in run(root / "bin" / "hostctl", "init", "-")
+    assert run(base, "-I", "-S", "-B", "-c", IMPORT_COMMANDS, root / "current" / "lib") == "not compiled: []\n"
     imported = int(run(base, "-I", "-S", "-B", "-OO", "-c", IMPORT_ALL, root / "current" / "lib"))
     assert imported >= len([name for name in manifest["files"] if re.fullmatch(r"lib/daemon/.*[a-z]\.py", name)])
 
