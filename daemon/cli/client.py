@@ -122,6 +122,8 @@ class Client:
             hint = ""
             if status == 503:
                 hint = "it is stopping or busy; try again in a few seconds"
+            elif status == 405 or "is not a route of this daemon" in str(body.get("detail")):
+                hint = "it is older or newer than this hostctl: hostctl node and hostctl --version"
             elif status == 500 and body.get("code") is None:
                 hint = "the daemon's log says more (daemon.log_file, or journalctl -u hostdaemon)"
             raise Refused(status, body, hint=hint)

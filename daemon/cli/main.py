@@ -149,10 +149,17 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # the last fence: people get a sentence, whoever debugs gets the rest
         if session.environ.get(DEBUG):
             raise
-        session.fail(
-            f"a fault of hostctl, or an answer it does not understand: {type(error).__name__}: {error}",
-            f"are hostctl ({daemon.__version__}) and the daemon of one version? "
-            f"{DEBUG}=1 shows where it happened, for a report",
-        )
+        what, theirs = f"{type(error).__name__}: {error}", session.other_version()
+        if theirs:
+            session.fail(
+                f"hostctl {daemon.__version__} does not understand what the daemon, {theirs}, answers "
+                f"({what})",
+                f"use the hostctl of {theirs}: bin/hostctl where the daemon is installed",
+            )
+        else:
+            session.fail(
+                f"a fault of hostctl, or an answer it does not understand: {what}",
+                f"{DEBUG}=1 shows where it happened, for a report",
+            )
         return Exit.FAILED
 

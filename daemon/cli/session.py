@@ -10,11 +10,15 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, TextIO
 
+import daemon
 from daemon.cli.client import Client
+from daemon.cli.faults import CliFault
 from daemon.cli.streams import message
 from daemon.cli.table import painted
 from daemon.cli.where import find_socket
 from daemon.cli.words import printable
+
+VERSION_S = 2.0  # patience with the daemon's version, where something failed already
 
 
 class Output(StrEnum):
@@ -67,6 +71,16 @@ class Session:
     def client(self) -> Client:
         """The daemon that was named; finding its socket may read the configuration."""
         return Client(find_socket(self.socket, self.config, self.environ))
+
+    def other_version(self) -> str:
+        """The daemon's version, where it can be asked and is not ours; else empty."""
+        if "client" not in self.__dict__:  # nobody was asked
+            return ""
+        try:
+            theirs = str(Client(self.client.where, VERSION_S).get("/v1/node")["daemon_version"])
+        except (CliFault, LookupError):
+            return ""
+        return "" if theirs == daemon.__version__ else theirs
 
     @property
     def human(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -119,6 +120,44 @@ def test_every_kind_of_wrong_answer_is_told(folder: Path, answer: bytes, status:
         assert "again" in text
     assert words in text
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "cause", "next_step"),
+    [
+        (b'200 OK\r\n\r\n{"daemon_version": "99.1.0", "agents": [{"id": "a"}]}', 1, "what the daemon, 99.1.0, answers",
+         "use the hostctl of 99.1.0"),
+        (b'404 x\r\n\r\n{"detail": "GET /v1/agents is not a route of this daemon; / lists some"}', 1, "is not a route",
+         "older or newer than this hostctl"),
+        (b'405 x\r\n\r\n{"detail": "GET /v1/agents is not allowed here"}', 1, "not allowed", "older or newer than this hostctl"),
+    ],
+)
+def test_a_daemon_of_another_version_is_told_as_such(
+    folder: Path, answer: bytes, status: int, cause: str, next_step: str
+) -> None:
+    fake = Fake(folder / "s", b"HTTP/1.1 " + answer)
+    try:
+        text = told(hostctl("--socket", str(folder / "s"), "status"), status)
+    finally:
+        fake.close()
+    assert cause in text.partition("next: ")[0]
+    assert next_step in text.partition("next: ")[2]
+
+
+def test_what_a_newer_daemon_tells_besides_is_left_alone(folder: Path) -> None:
+    view = {
+        "id": "a", "type": "custom", "enabled": True, "status": "hibernating", "wanted": "running", "why": "", "pid": None,
+        "uptime_seconds": 0.0, "version": "", "restart_count": 0, "next_try": None, "last_heartbeat": None, "cpu_percent": None,
+        "memory_bytes": None, "dreams": ["sheep"],
+        "health": {"status": "dozing", "reason": "", "since": None, "depth": 3},
+    }
+    fake = Fake(folder / "s", b"HTTP/1.1 200 OK\r\n\r\n" + json.dumps({"agents": [view], "moon": "full"}).encode())
+    try:
+        done = hostctl("--socket", str(folder / "s"), "status")
+    finally:
+        fake.close()
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.splitlines()[1].split()[:3] == ["a", "hibernating", "dozing"]
 
 
 def test_what_is_asked_is_one_good_request(folder: Path) -> None:
