@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
 from daemon.cli.agents import explained_404
 from daemon.cli.client import segment
 from daemon.cli.events import local_time
-from daemon.cli.faults import CliFault, Exit, Refused, Unreachable
+from daemon.cli.evidence import evidence_text
+from daemon.cli.faults import CliFault, Exit, Refused
 from daemon.cli.options import command, components, files
 from daemon.cli.package import request_of
-from daemon.cli.session import Session, as_yaml
+from daemon.cli.session import Session
 from daemon.cli.table import Cell, Column, pairs, render
+from daemon.cli.waiting import Update, progress, under_way, until_over
 from daemon.cli.words import NONE, printable
 
-POLL_S = 0.3
-AWAY_S = 180.0  # a daemon that updates itself is away for seconds; past this something is wrong
 _UPLOAD_S = 300.0
 _STATES = {"succeeded": "green", "failed": "red", "rolled_back": "red", "broken": "red", "cancelled": "dim"}
-_OPEN = ("accepted", "running")
 _UPDATES = (
     Column(heading="ID"), Column(heading="COMPONENT"), Column(heading="FROM"), Column(heading="TO"),
     Column(heading="STATE"), Column(heading="STEP", spare=2), Column(heading="STARTED", spare=3),
     Column(heading="ERROR", optional=True, spare=1),
 )
-Update = Mapping[str, Any]
 _wait = click.option("--wait", is_flag=True, help="Wait for the end, and show how far it is.")
 
 
@@ -51,8 +47,12 @@ def update_command(
     body = request_of(
         component, source, version=new_version, signature=signature, sig_file=sig_file, digest=digest
     )
-    with explained_404(session.client, component), session.busy(f"sending {source}"):
-        update_id = session.client.post("/v1/updates", body, timeout_s=_UPLOAD_S)["id"]
+    try:
+        with explained_404(session.client, component), session.busy(f"sending {source}"):
+            update_id = session.client.post("/v1/updates", body, timeout_s=_UPLOAD_S)["id"]
+    except KeyboardInterrupt:
+        session.say("hostctl updates tells whether the daemon has taken it")
+        raise
     return _accepted(session, update_id, wait)
 
 
@@ -90,7 +90,7 @@ def updates_command(session: Session, update_id: str | None, cancel: bool, wait:
         raise CliFault(
             f"no update {update_id!r}", hint="hostctl updates lists them", status=Exit.UNREACHABLE
         ) from refusal
-    if wait and view["state"] in _OPEN:
+    if wait and under_way(view):
         return _waited(session, update_id)
     session.emit(view, lambda: detail(view))
     return Exit.OK
@@ -107,52 +107,20 @@ def _accepted(session: Session, update_id: str, wait: bool) -> int:
 
 
 def _waited(session: Session, update_id: str) -> int:
-    """Until the update is over; a daemon that gives way to its successor meanwhile is waited for."""
-    said = ""
-    answered_at = time.monotonic()
-    try:
-        with session.busy("the update is accepted") as spinner:
-            while True:
-                try:
-                    view = session.client.get(f"/v1/updates/{segment(update_id)}")
-                    answered_at = time.monotonic()
-                    text = progress(view)
-                except (Unreachable, Refused) as fault:
-                    gone = isinstance(fault, Unreachable) and fault.away
-                    leaving = isinstance(fault, Refused) and fault.http_status == 503
-                    if not (gone or leaving) or time.monotonic() - answered_at > AWAY_S:
-                        raise
-                    view, text = {"state": "running"}, "waiting for the daemon"
-                if spinner is not None:
-                    spinner.update(printable(text).replace("[", "\\["))
-                elif text.partition(" (")[0] != said:
-                    said = text.partition(" (")[0]
-                    session.say(text)
-                if view["state"] not in _OPEN:
-                    break
-                time.sleep(POLL_S)
-    except KeyboardInterrupt:
-        session.say(f"the update goes on; hostctl updates {update_id} shows it, --cancel calls it off")
-        raise
+    view = until_over(session, update_id)
     session.emit(view, lambda: detail(view))
     sys.stdout.flush()
-    if view["state"] == "succeeded":
+    if view["success"]:
         return Exit.OK
-    cause = f"{view['code']} {view['error']}" if view["code"] else view["error"] or view["state"]
+    before = view["old_version"] or "the version before"
     hint = {
         "failed": "nothing was changed; correct the cause and update again",
-        "rolled_back": "the version before runs, proven; the evidence above says what was wrong",
+        "rolled_back": f"{before} runs again, proven; correct the cause and update again",
         "broken": "somebody has to look: hostctl status, hostctl logs, docs/updates.md",
     }
-    session.fail(f"{view['component']}: {cause}", hint.get(view["state"], ""))
+    cause = f"{view['code'] or ''} {view['error'] or view['state']}".strip()
+    session.fail(f"{view['component']} {view['version']}: {cause}", hint.get(view["state"], ""))
     return Exit.FAILED
-
-
-def progress(view: Update) -> str:
-    """``web 1.1.0: download (45 %)``."""
-    share = f" ({view['progress']:.0%})" if 0 < view["progress"] < 1 else ""
-    step = "over" if view["step"] == "done" else view["step"]
-    return f"{view['component']} {view['version']}: {step}{share}"
 
 
 def table(updates: Sequence[Update], *, width: int | None = None, colours: bool = False) -> str:
@@ -177,12 +145,9 @@ def detail(view: Update) -> str:
         ("component", view["component"]),
         ("version", f"{view['old_version'] or 'unknown'} -> {view['new_version'] or view['version']}"),
         ("state", view["state"].replace("_", " ")),
-        ("step", progress(view) if view["state"] in _OPEN else ""),
+        ("step", progress(view) if under_way(view) else ""),
         ("started", view["started_at"]),
         ("finished", view["finished_at"]),
         ("error", f"{view['code'] or ''} {view['error'] or ''}".strip()),
     ])
-    if view["evidence"]:
-        lines = as_yaml(dict(view["evidence"])).splitlines()
-        text += "evidence:\n" + "".join(f"  {line}\n" for line in lines)
-    return text
+    return text + evidence_text(view["evidence"], view["error"] or "")

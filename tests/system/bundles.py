@@ -11,6 +11,7 @@ import http.client
 import itertools
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -27,9 +28,12 @@ PROGRAM = """\
 import sys
 from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1] / "lib")
-from twisted.scripts.twistd import run
-run()
+from {module} import {function}
+{function}()
 """
+TWISTD = PROGRAM.format(module="twisted.scripts.twistd", function="run")
+HOSTCTL = PROGRAM.format(module="daemon.cli.entry", function="main")
+FOLLOWER = runpy.run_path(str(ROOT / "scripts" / "bundled.py"))["FOLLOWER"]  # ROOT/bin/hostctl
 
 # Asks of the tests come as files ask-N.json {"call", "job", "args"}; the answer is answer-N.json.
 HOOK = """\
@@ -115,7 +119,8 @@ def build(into: Path, version: str, changes: tuple[tuple[str, str, str], ...] = 
     (plugins / "hostdaemon_plugin.py").write_text(PLUGIN)
     (lib / "hook_tap.py").write_text(HOOK)
     (into / "bin").mkdir()
-    (into / "bin" / "twistd").write_text(f"#!{sys.executable}\n{PROGRAM}")
+    (into / "bin" / "twistd").write_text(f"#!{sys.executable}\n{TWISTD}")
+    (into / "bin" / "hostctl").write_text(f"#!{sys.executable}\n{HOSTCTL}")
     for name, old, new in (*changes, ("daemon/__init__.py", '__version__ = "0.1.0"', f'__version__ = "{version}"')):
         path = lib / name
         text = path.read_text()
@@ -125,7 +130,7 @@ def build(into: Path, version: str, changes: tuple[tuple[str, str, str], ...] = 
     for path in sorted(into.rglob("*")):
         if path.is_file() and path.parent.name != "__pycache__":
             name = str(path.relative_to(into))
-            mode = 0o755 if name == "bin/twistd" else 0o644
+            mode = 0o755 if path.parent.name == "bin" else 0o644
             path.chmod(mode)
             files[name] = (hashlib.sha256(path.read_bytes()).hexdigest(), mode)
     return files
@@ -150,7 +155,9 @@ class Installed(Daemon):
         (self.at / "bin").mkdir()
         source = (ROOT / "daemon" / "updater" / "selfupdate" / "launcher.py").read_text().partition("\n")[2]
         (self.at / "bin" / "twistd").write_text(f"#!{sys.executable}\n{source}")
-        (self.at / "bin" / "twistd").chmod(0o755)
+        (self.at / "bin" / "hostctl").write_text(f"#!{sys.executable}\n{FOLLOWER}")
+        for program in (self.at / "bin").iterdir():
+            program.chmod(0o755)
 
     @staticmethod
     def write_manifest(folder: Path, files: Mapping[str, tuple[str, int]], version: str) -> None:

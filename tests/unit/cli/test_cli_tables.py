@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from daemon.cli import agents, alerts, config, events, operate, top, update
+from daemon.cli import agents, alerts, config, events, operate, top, update, waiting
 from daemon.cli.screen import drawn
 from daemon.cli.table import Cell, Column, pairs, render, widest
 from daemon.cli.words import width_of
@@ -136,7 +136,8 @@ def test_hostile_names_reasons_and_versions_stay_in_their_line_and_move_no_curso
     change = {"agent": HOSTILE, "key": HOSTILE, "effect": HOSTILE, "from": HOSTILE, "to": HOSTILE}
     asked = {"id": HOSTILE, "component": HOSTILE, "version": HOSTILE, "state": HOSTILE, "step": HOSTILE, "progress": 0.5,
              "started_at": HOSTILE, "finished_at": HOSTILE, "old_version": HOSTILE, "new_version": HOSTILE,
-             "code": HOSTILE, "error": HOSTILE, "evidence": {HOSTILE: HOSTILE}}
+             "success": None, "code": HOSTILE, "error": HOSTILE,
+             "evidence": {HOSTILE: HOSTILE, "last_lines": [HOSTILE], "rollback": {HOSTILE: HOSTILE + "x"}}}
     for text in (
         agents.table([evil], NOW, width=width),
         agents.detail(evil, NOW, [HOSTILE]),
@@ -205,5 +206,5 @@ def test_events_are_chosen_by_agent_and_by_type_or_its_first_part() -> None:
 
 def test_progress_shows_a_share_only_in_the_middle_of_a_step() -> None:
     asked = {"component": "web", "version": "2", "step": "download", "progress": 0.45}
-    assert update.progress(asked) == "web 2: download (45%)"
-    assert update.progress(asked | {"progress": 1.0, "step": "done"}) == "web 2: over"
+    assert waiting.progress(asked) == "web 2: download (45%)"
+    assert waiting.progress(asked | {"progress": 1.0, "step": "done"}) == "web 2: over"
