@@ -90,6 +90,7 @@ def test_an_ill_version_is_rolled_back_and_the_result_says_why(installed: Instal
     assert part in found["error"], found
     same_as_before(installed, before, "1.0.0")
     assert list((installed.work_dir / "downloads").iterdir()) == []
+    assert [path.name for path in (installed.at / "versions").iterdir()] == ["1.0.0"]
 
 
 def test_what_would_not_run_or_is_not_for_this_host_changes_nothing(installed: Installed) -> None:

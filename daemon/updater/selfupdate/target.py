@@ -207,6 +207,8 @@ class DaemonTarget:
             outcome = await self._on_disk(file.outcome, job.id, here.running)
             if await self._on_disk(here.current) != here.running:
                 await self._on_disk(launcher.flip, here.root, here.running)
+            if job.files:  # its package can be sent again; a version that was kept and gone back to stays
+                await self._on_disk(here.remove, job.version, deadline_s=PLACE_S)
         except UpdateApplyError as error:
             raise UpdateRollbackError(error.message) from error
         return {"version": here.running, "reason": outcome.reason, **outcome.evidence}

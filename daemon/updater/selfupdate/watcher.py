@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,24 @@ TAIL_LINES = 20
 ASKED = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
-def last_lines(paths: Sequence[str]) -> tuple[str, ...]:
-    """The last lines of the files, one after another, at most 20 of each; what cannot be read is left out."""
+def sizes(paths: Sequence[str]) -> Mapping[str, int]:
+    """How long the files are; 0 for one that is not there."""
+    found = {}
+    for path in paths:
+        try:
+            found[path] = os.lstat(path).st_size
+        except OSError:
+            found[path] = 0
+    return found
+
+
+def last_lines(paths: Sequence[str], known: Mapping[str, int]) -> tuple[str, ...]:
+    """The last lines of the files, one after another, at most 20 of each; what cannot be read is left out.
+
+    Args:
+        paths: the files.
+        known: how long each was before: what stands there is of another version. A shorter one was rotated.
+    """
     lines: list[str] = []
     for path in paths:
         try:
@@ -49,9 +65,11 @@ def last_lines(paths: Sequence[str]) -> tuple[str, ...]:
             continue
         with os.fdopen(fd, "rb") as file, suppress(OSError):
             size = os.fstat(fd).st_size
-            file.seek(max(0, size - TAIL_BYTES))
+            begin = before if (before := known.get(path, 0)) <= size else 0
+            cut = size - begin > TAIL_BYTES
+            file.seek(size - TAIL_BYTES if cut else begin)
             found = file.read(TAIL_BYTES).decode("utf-8", "replace").splitlines()
-            lines += found[1 if size > TAIL_BYTES else 0 :][-TAIL_LINES:]
+            lines += found[1 if cut else 0 :][-TAIL_LINES:]
     return tuple(lines)
 
 
@@ -104,6 +122,7 @@ class Watcher:
         self._probation = probation
         self._pidfd = pidfd
         self._ended_by_us = False
+        self._lengths = sizes(probation.logs)  # the new version has not begun yet
 
     def run(self) -> None:
         """Returns when nothing is left to be watched."""
@@ -124,6 +143,10 @@ class Watcher:
             elif not overdue and now >= found.deadline_mono:
                 overdue = now
                 self._overdue(found)
+
+    def _said(self, found: Probation) -> tuple[str, ...]:
+        """What the new version said last."""
+        return last_lines(found.logs, self._lengths)
 
     def _look(self) -> Probation | None:
         """The record now; as it was where it cannot be read; None when it is another update's."""
@@ -147,7 +170,7 @@ class Watcher:
     def _overdue(self, found: Probation) -> None:
         """Its time is over: back first, then it is ended, by its pidfd alone."""
         if not self._take_back(
-            f"version {found.new} had not proven itself in time", {"last_lines": last_lines(found.logs)}
+            f"version {found.new} had not proven itself in time", {"last_lines": self._said(found)}
         ):
             return
         self._ended_by_us = True
@@ -185,7 +208,7 @@ class Watcher:
             self._take_back(
                 f"version {found.new} was stopped before it had proven itself" if found.stopping
                 else f"the daemon died before version {found.new} had proven itself: {in_words(status)}",
-                {"code": status.code, "signal": status.signal, "last_lines": last_lines(found.logs)},
+                {"code": status.code, "signal": status.signal, "last_lines": self._said(found)},
             )
             found = self._look() or found
         if found.settled or found.state is Phase.CONFIRMED or found.supervised:

@@ -21,7 +21,7 @@ from daemon.procfs.identity import identify, verify
 from daemon.updater.selfupdate import launcher
 from daemon.updater.selfupdate.probation import Phase, Probation, ProbationFile
 from daemon.updater.selfupdate.switching import WATCH
-from daemon.updater.selfupdate.watcher import in_words, last_lines, was_asked_to_end
+from daemon.updater.selfupdate.watcher import in_words, last_lines, sizes, was_asked_to_end
 from tests.fakes.installation import install, put_on_probation
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -121,14 +121,16 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def test_a_daemon_that_dies_is_taken_back_with_what_it_said_last(rig: Rig, tmp_path: Path) -> None:
     log = tmp_path / "daemon.log"
-    log.write_text("".join(f"line {n}\n" for n in range(100)))
+    log.write_text("of the old version\n")
     rig.begin(logs=(str(log), str(tmp_path / "none")))
+    with log.open("a") as file:
+        file.write("".join(f"line {n}\n" for n in range(10)))
     rig.end_daemon(signal.SIGSEGV)
     found = rig.ended()
     assert (found.state, found.by, found.settled) == (Phase.ROLLED_BACK, "watcher", True)
     assert "ended by SIGSEGV" in found.reason
     assert found.evidence["signal"] == signal.SIGSEGV
-    assert found.evidence["last_lines"] == [f"line {n}" for n in range(80, 100)]
+    assert found.evidence["last_lines"] == [f"line {n}" for n in range(10)]
     assert launcher.current(rig.root) == "1"
     assert rig.started() == 1
 
@@ -258,4 +260,20 @@ def test_the_last_lines_of_a_large_file_are_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("x" * 100_000 + "\n" + "last\n")
     os.mkfifo(tmp_path / "fifo")
-    assert last_lines([str(path), str(tmp_path / "fifo")]) == ("last",)
+    assert last_lines([str(path), str(tmp_path / "fifo")], {}) == ("last",)
+
+
+@pytest.mark.parametrize(
+    ("known", "lines"), [(0, ("old", "new")), (4, ("new",)), (8, ()), (9, ("old", "new"))],
+    ids=["unknown", "grown", "silent", "rotated"],
+)
+def test_what_stood_there_before_is_of_another_version(tmp_path: Path, known: int, lines: tuple[str, ...]) -> None:
+    path = tmp_path / "log"
+    path.write_text("old\nnew\n")
+    assert last_lines([str(path)], {str(path): known}) == lines
+
+
+def test_of_a_long_log_the_last_twenty_lines_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("".join(f"line {n}\n" for n in range(100)))
+    assert last_lines([str(path)], sizes([str(tmp_path / "none")])) == tuple(f"line {n}" for n in range(80, 100))
