@@ -245,6 +245,9 @@ def _lines(error: DaemonError) -> list[str]:
 
 
 def _refuse(lines: list[str]) -> NoReturn:
+    from daemon.aio.logsink import fault_line
+
+    journal = os.environ.get("JOURNAL_STREAM", "")
     for line in lines:
-        print(f"hostdaemon: {line}", file=sys.stderr)
+        print(fault_line(f"hostdaemon: {line}", sys.stderr, journal), file=sys.stderr)
     raise SystemExit(1)

@@ -136,15 +136,19 @@ def open_log_stream(path: str, key: str, *, make_folder: bool = False) -> Binary
     return os.fdopen(handle, "wb", buffering=0)
 
 
-class LogStream(Protocol):
+class FileNumbered(Protocol):
+    """What has a descriptor."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        ...
+
+
+class LogStream(FileNumbered, Protocol):
     """Where lines go."""
 
     def write(self, line: bytes, /) -> int:
         """Takes a line."""
-        ...
-
-    def fileno(self) -> int:
-        """Its descriptor."""
         ...
 
     def isatty(self) -> bool:
@@ -161,7 +165,7 @@ def is_terminal(stream: LogStream) -> bool:
     return stream.isatty()
 
 
-def is_journal(stream: LogStream, journal: str) -> bool:
+def is_journal(stream: FileNumbered, journal: str) -> bool:
     """Whether a stream is the one that systemd connected to its journal (systemd.exec(5)).
 
     Args:
@@ -175,6 +179,17 @@ def is_journal(stream: LogStream, journal: str) -> bool:
     except (OSError, ValueError):
         return False
     return journal == f"{found.st_dev}:{found.st_ino}"
+
+
+def fault_line(line: str, stream: FileNumbered, journal: str) -> str:
+    """A fault for whoever looks at stderr; to the journal with its priority, for without one it is "info".
+
+    Args:
+        line: of text.
+        stream: where it will be written.
+        journal: ``$JOURNAL_STREAM``.
+    """
+    return f"{PRIORITIES['error'].decode()}{line}" if is_journal(stream, journal) else line
 
 
 @implementer(ILogObserver)
@@ -272,7 +287,8 @@ class LogSink:
     def tell_stderr(self, line: str) -> None:
         """Shows a line on stderr where the log goes elsewhere: whoever started us by hand must see it."""
         if self._stream.fileno() != 2 and sys.__stderr__ is not None:
-            print(line, file=sys.__stderr__, flush=True)  # sys.stderr itself is the log by now
+            # sys.stderr itself is the log by now.
+            print(fault_line(line, sys.__stderr__, self._journal), file=sys.__stderr__, flush=True)
 
     def close(self) -> None:
         """Closes the stream."""

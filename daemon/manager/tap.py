@@ -68,8 +68,11 @@ def makeService(options: Options) -> HostManager:
         found = error.details.get("faults")
         faults = found if isinstance(found, tuple) else (error.message,)
         lines = [f"{error.code.value} {fault}" for fault in faults]
+    from daemon.aio.logsink import fault_line
+
+    journal = os.environ.get("JOURNAL_STREAM", "")
     for line in lines:
-        print(f"hostmanager: {line}", file=sys.stderr)
+        print(fault_line(f"hostmanager: {line}", sys.stderr, journal), file=sys.stderr)
     raise SystemExit(1)
 
 

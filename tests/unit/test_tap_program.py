@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 30.0
+TWISTD = "from twisted.scripts.twistd import run; run()"
 MINIMAL = "daemon: {{work_dir: {work}, log_file: '', pid_file: '', http_port: 0}}\n"
 
 
@@ -51,11 +52,22 @@ class Program:
         assert lines and all(line.startswith("hostdaemon: ") for line in lines), done.stderr
         return [line.removeprefix("hostdaemon: ") for line in lines]
 
+    def said_to_a_journal(self, *argv: str) -> list[str]:
+        """Runs what must fail; the lines of its stderr, which it takes for systemd's journal."""
+        with (self.folder / "stderr").open("w+") as stderr:
+            found = os.fstat(stderr.fileno())
+            done = subprocess.run(
+                [sys.executable, "-c", TWISTD, "-n", "hostdaemon", *argv], cwd=self.folder,
+                env=self._env(JOURNAL_STREAM=f"{found.st_dev}:{found.st_ino}"),
+                stdout=subprocess.DEVNULL, stderr=stderr, timeout=TIMEOUT_S, check=False,
+            )
+            assert done.returncode == 1
+            return (self.folder / "stderr").read_text().splitlines()
+
     def start(self, log: Path | None = None) -> subprocess.Popen[str]:
         """Starts the daemon and waits until it says that it is ready, on stderr or in its log file."""
-        twistd = "from twisted.scripts.twistd import run; run()"
         process = subprocess.Popen(
-            [sys.executable, "-c", twistd, "-n", "hostdaemon", "--config", str(self.config)],
+            [sys.executable, "-c", TWISTD, "-n", "hostdaemon", "--config", str(self.config)],
             cwd=self.folder, env=self._env(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
         self.started.append(process)
@@ -108,6 +120,20 @@ def test_help_names_every_option_with_its_default(program: Program) -> None:
 def test_version_is_ours(program: Program) -> None:
     done = program.run("--version")
     assert (done.returncode, done.stdout.split()[0]) == (0, "hostdaemon")
+
+
+@pytest.mark.parametrize("log_file", ["''", "own.log"])
+@pytest.mark.parametrize(
+    ("fault", "code"), [("http_port: -1", "D1002"), ("http_port: 0, socket_path: {work}.precious", "D1003")]
+)
+def test_why_it_cannot_start_is_an_error_to_the_journal(
+    program: Program, fault: str, code: str, log_file: str
+) -> None:
+    program.work.with_suffix(".precious").write_text("not a socket")
+    text = MINIMAL.replace("http_port: 0", fault).replace("log_file: ''", f"log_file: {log_file}")
+    program.config.write_text(text.format(work=program.work))
+    lines = [line for line in program.said_to_a_journal("--config", str(program.config)) if code in line]
+    assert lines and {line[:3] for line in lines} == {"<3>"}, "journalctl -p err shows them"
 
 
 def test_check_of_a_good_file_says_so_makes_nothing_and_exits_0(program: Program) -> None:
