@@ -277,7 +277,10 @@ class HostDaemon(MultiService):
         agents = self.parts.agents.registry.list()
         running = sum(agent.state is AgentState.RUNNING for agent in agents)
         ill = sum(agent.illness.unhealthy for agent in agents)
-        return f"{running} of {len(agents)} agents run, {ill} unhealthy"
+        refused = self.parts.config.state().error
+        return f"{running} of {len(agents)} agents run, {ill} unhealthy" + (
+            f"; the configuration stays as it was: {refused}" if refused else ""
+        )
 
     async def _open_heartbeats(self) -> None:
         """Without the default socket there is no start; an agent's own path may fail by itself."""

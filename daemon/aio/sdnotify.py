@@ -20,6 +20,9 @@ log = Logger()
 
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 STATUS_DELAY_S = 1.0  # after a change; a hundred agents that start are one line
+# For another version to take our place, instead of the watchdog's time: what the unit gives any start, and
+# some. With 30 s a daemon on a host that is slow enough could be started, but never updated.
+HAND_OVER_S = 90.0
 _MICRO = 1_000_000
 _PING_MIN_S = 0.01  # a watchdog of microseconds must not eat the loop it watches
 
@@ -34,6 +37,11 @@ def watchdog_s(usec: str, for_pid: str, pid: int) -> float:
     ours = not for_pid or for_pid == str(pid)
     number = usec.isascii() and usec.isdigit() and len(usec) < 20
     return int(usec) / _MICRO if ours and number else 0.0
+
+
+def _watchdog_usec(time_s: float) -> str:
+    """Sets the watchdog's time, which counts anew."""
+    return f"WATCHDOG_USEC={round(time_s * _MICRO)}"
 
 
 class ServiceManager:
@@ -99,9 +107,11 @@ class ServiceManager:
         self._send("RELOADING=1", f"MONOTONIC_USEC={self._monotonic_us()}")
 
     def giving_way(self, version: str) -> None:
-        """Another version takes over in this process; the watchdog waits for it from now on."""
+        """Another version takes over in this process; the watchdog waits for it from now on,
+        :data:`HAND_OVER_S` at least, until that version feeds it."""
         self._send(
-            "RELOADING=1", f"MONOTONIC_USEC={self._monotonic_us()}", "WATCHDOG=1",
+            "RELOADING=1", f"MONOTONIC_USEC={self._monotonic_us()}",
+            *([_watchdog_usec(max(self.watchdog_s, HAND_OVER_S))] if self.watchdog_s else []), "WATCHDOG=1",
             f"STATUS=giving way to version {version}; agents run on",
         )
 
@@ -116,9 +126,11 @@ class ServiceManager:
     def feed_watchdog(self, healthy: Callable[[], bool]) -> None:
         """Pings twice within the watchdog's time from now on, as long as ``healthy()`` says so.
 
-        It runs on the reactor: a loop that stands still pings no more.
+        It runs on the reactor: a loop that stands still pings no more. The time is told first, for the
+        version before us in this process may have asked for more.
         """
         if self.watchdog_s and self._pings is None:
+            self._send(_watchdog_usec(self.watchdog_s))
             self._pings = periodic(
                 self._clock, max(_PING_MIN_S, self.watchdog_s / 2),
                 lambda: self._send("WATCHDOG=1") if healthy() else None, name="watchdog",

@@ -14,13 +14,20 @@ from tests.system.harness import Daemon, alive, sleeper, wait_for
 
 
 class Systemd:
-    """Keeps what it is told: the datagrams, watchdog pings aside, and how many pings came."""
+    """Keeps what it is told: the datagrams, how many pings of the watchdog came, and each time that was set for it.
+
+    Attributes:
+        said: datagrams, but for those of the watchdog alone.
+        pings: of the watchdog.
+        watchdog_us: what the watchdog's time was set to, in order.
+    """
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.bind(str(path))
         self.said: list[dict[str, str]] = []
         self.pings = 0
+        self.watchdog_us: list[int] = []
 
     def hear(self) -> list[dict[str, str]]:
         """Takes what came meanwhile; everything said until now."""
@@ -29,10 +36,16 @@ class Systemd:
                 text = self._socket.recv(4096).decode()
             except BlockingIOError:
                 return self.said
-            if text == "WATCHDOG=1":
-                self.pings += 1
-            else:
-                self.said.append(dict(line.split("=", 1) for line in text.split("\n")))
+            told = dict(line.split("=", 1) for line in text.split("\n"))
+            if "WATCHDOG_USEC" in told:
+                self.watchdog_us.append(int(told["WATCHDOG_USEC"]))
+            self.pings += "WATCHDOG" in told
+            if not set(told) <= {"WATCHDOG", "WATCHDOG_USEC"}:
+                self.said.append(told)
+
+    def status(self) -> str:
+        """The line of ``systemctl status``."""
+        return [told["STATUS"] for told in self.hear() if "STATUS" in told][-1]
 
     def close(self) -> None:
         self._socket.close()
@@ -59,9 +72,20 @@ def test_start_reload_watchdog_and_stop_are_told(daemon: Daemon) -> None:
         assert before_us <= int(reloading["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
         assert again["READY"] == "1"
 
+        well = again["STATUS"]
+        good = daemon.config.read_text()
+        daemon.config.write_text("agents: [{id: a}]\n")
+        os.kill(daemon.pid, signal.SIGHUP)
+        wait_for("the refusal in the status", lambda: "; the configuration stays as it was: D1002" in systemd.status())
+        daemon.config.write_text(good)
+        wait_for("the status without it", lambda: systemd.status() == well)
+
         agent = daemon.agent_in("a", "running")["pid"]
         daemon.terminate()
-        assert systemd.hear()[-1]["STOPPING"] == "1"
+        assert systemd.hear()[-1] == {"STOPPING": "1", "STATUS": "stopping; agents run on"}
+        states = [state for told in systemd.said for state in ("READY", "RELOADING", "STOPPING") if state in told]
+        assert states == ["READY", *["RELOADING", "READY"] * ((len(states) - 2) // 2), "STOPPING"]
+        assert systemd.watchdog_us == [200000]
         assert alive(agent)
     finally:
         systemd.close()

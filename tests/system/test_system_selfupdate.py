@@ -348,6 +348,8 @@ def test_a_service_manager_hears_of_the_switch_in_the_process_it_started(install
         ) >= 3 and told)
         assert [sorted(set(each) & states) for each in said] == [["READY"], ["RELOADING"], ["READY"]]
         assert "giving way to version 2.0.0" in said[1]["STATUS"]
+        # 2.0.0 has more time to start than the watchdog leaves a loop that stands, and says when that is over.
+        assert supervisor.systemd.watchdog_us == [60_000_000, 90_000_000, 60_000_000]
         assert said[0]["MAINPID"] == said[2]["MAINPID"] == str(pid)
         assert supervisor.starts == 1
 

@@ -23,7 +23,7 @@ def directives() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("Type", "notify"), ("KillMode", "process"), ("OOMPolicy", "continue"), ("NotifyAccess", "main"),
-     ("ExecReload", "/bin/kill -HUP $MAINPID"), ("Restart", "always"),
+     ("ExecReload", "/bin/kill -HUP $MAINPID"), ("Restart", "always"), ("SyslogIdentifier", "hostdaemon"),
      ("TasksMax", "infinity"), ("ExecStart", "/opt/hostdaemon/bin/twistd -n hostdaemon --config /etc/hostdaemon/daemon.yaml")],
 )
 def test_what_it_must_say(name: str, value: str) -> None:
@@ -43,6 +43,14 @@ def test_a_stop_has_more_time_than_the_daemon_takes() -> None:
     from daemon.app import LEAVE_PATIENCE_S, WORK_PATIENCE_S
 
     assert int(directives()["TimeoutStopSec"].rstrip("s")) > WORK_PATIENCE_S + 2 * LEAVE_PATIENCE_S
+
+
+def test_another_version_has_as_much_time_to_start_as_any_start() -> None:
+    from daemon.aio.sdnotify import HAND_OVER_S
+    from daemon.app import LEAVE_PATIENCE_S
+
+    ping_s = int(directives()["WatchdogSec"].rstrip("s")) / 2  # the last one may be as old as that
+    assert int(directives()["TimeoutStartSec"].rstrip("s")) + ping_s + LEAVE_PATIENCE_S <= HAND_OVER_S
 
 
 def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:

@@ -76,9 +76,18 @@ class NotifyTest(SynchronousTestCase):
         manager.giving_way("2.0.0")
         self.assertEqual(
             server.recv(4096).decode(),
-            "RELOADING=1\nMONOTONIC_USEC=123456\nWATCHDOG=1\nSTATUS=giving way to version 2.0.0; agents run on",
+            "RELOADING=1\nMONOTONIC_USEC=123456\nWATCHDOG_USEC=90000000\nWATCHDOG=1\n"
+            "STATUS=giving way to version 2.0.0; agents run on",
         )
         self.assertEqual(ServiceManager({}, self.clock, 42).variables, {})
+
+    def test_a_watchdog_that_is_patient_enough_is_left_so_and_none_is_not_set(self) -> None:
+        server = self.listen(str(self.root / "notify"))
+        for usec, told in (("120000000", ["WATCHDOG_USEC=120000000"]), ("", [])):
+            manager, _ = self.manager(str(self.root / "notify"), WATCHDOG_USEC=usec)
+            manager.giving_way("2.0.0")
+            lines = server.recv(4096).decode().split("\n")
+            self.assertEqual([line for line in lines if line.startswith("WATCHDOG_USEC")], told)
 
     def test_the_watchdog_is_fed_twice_in_its_time_and_only_in_health(self) -> None:
         server = self.listen(str(self.root / "notify"))
@@ -88,6 +97,7 @@ class NotifyTest(SynchronousTestCase):
         manager.feed_watchdog(lambda: True)
         for _ in range(3):
             self.clock.advance(5)
+        self.assertEqual(server.recv(100), b"WATCHDOG_USEC=10000000")  # the version before may have asked for more
         self.assertEqual([server.recv(100) for _ in range(4)], [b"WATCHDOG=1"] * 4)
         well[0] = False
         self.clock.advance(5)
@@ -112,6 +122,7 @@ class NotifyTest(SynchronousTestCase):
         manager, _ = self.manager(str(self.root / "notify"), WATCHDOG_USEC="1", WATCHDOG_PID="42")
         manager.feed_watchdog(lambda: True)
         self.clock.advance(0.009)
+        self.assertEqual(server.recv(100), b"WATCHDOG_USEC=1")
         self.assertEqual(server.recv(100), b"WATCHDOG=1")
         self.assertRaises(BlockingIOError, server.recv, 100)
         self.successResultOf(manager.stop())
