@@ -53,6 +53,48 @@ def test_another_version_has_as_much_time_to_start_as_any_start() -> None:
     assert int(directives()["TimeoutStartSec"].rstrip("s")) + ping_s + LEAVE_PATIENCE_S <= HAND_OVER_S
 
 
+SYSTEMCTL = """\
+#!/bin/sh
+echo "$@" >>{root}/asked
+case $1 in
+is-system-running) echo {state};;
+kill) (sleep 0.5; echo gone >>{root}/asked; echo 9 >{root}/cgroup.procs) >/dev/null 2>&1 & ;;
+show) echo /../../..{root};;
+esac
+"""
+
+
+def after_the_stop(root: Path, state: str) -> list[str]:
+    """Runs the unit's ExecStopPost beside a systemctl that plays a system in that state; what happened, in order."""
+    command = directives()["ExecStopPost"].removeprefix("-+/bin/sh -c ").replace("%n", "hostdaemon.service")
+    (root / "systemctl").write_text(SYSTEMCTL.format(root=root, state=state))
+    (root / "systemctl").chmod(0o755)
+    (root / "cgroup.procs").write_text("7\n8\n9\n")
+    done = subprocess.run(
+        ["/bin/sh", "-c", command.strip("'").replace("$$", "$")], capture_output=True, text=True, timeout=20, check=False,
+        env={"PATH": f"{root}:/usr/bin:/bin"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return (root / "asked").read_text().splitlines()
+
+
+@pytest.mark.parametrize("state", ["running", "degraded", "starting", "maintenance", ""])
+def test_agents_outlive_a_stop_of_the_daemon(tmp_path: Path, state: str) -> None:
+    assert after_the_stop(tmp_path, state) == ["is-system-running"]
+
+
+def test_agents_are_ended_and_waited_for_when_the_host_goes_down(tmp_path: Path) -> None:
+    assert after_the_stop(tmp_path, "stopping") == [
+        "is-system-running", "kill hostdaemon.service", "show -P ControlGroup hostdaemon.service", "gone"
+    ]
+
+
+def test_waiting_for_agents_ends_before_systemd_ends_the_wait() -> None:
+    tries = re.search(r"-lt (\d+) .* sleep ([\d.]+)", directives()["ExecStopPost"])
+    assert tries is not None
+    assert int(tries[1]) * float(tries[2]) <= int(directives()["TimeoutStopSec"].rstrip("s")) / 2
+
+
 def test_systemd_finds_nothing_wrong(tmp_path: Path) -> None:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
