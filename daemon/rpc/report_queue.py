@@ -191,7 +191,8 @@ class ReportQueue:
 
         disk = await shielded(self._threads.run(LANE, DEADLINE_S, opened))
         if self._closed:
-            disk.close()
+            if self._disk is not disk:  # else the close has it in hand, for what is in memory
+                disk.close()
             raise StorageError("the daemon is stopping")
         self._disk, self._seen = disk, (disk.counts, disk.next_number)
         if disk.unreadable is not None:
@@ -368,8 +369,9 @@ class ReportQueue:
             self._sync.cancel()
             self._sync = None
         disk, lines, first, own = self._disk, (*self._moving, *self._memory), self._first, self._own
-        if disk is None and self._opened is not None:  # by the lane, after its deadline
-            disk, first = self._opened, self._opened.next_number
+        if disk is None and self._opened is not None:  # by the lane, after its deadline, or not told yet
+            self._disk = disk = self._opened
+            first = disk.next_number
         elif not self._moving:
             first = self._seen[1]
         at = self._now()

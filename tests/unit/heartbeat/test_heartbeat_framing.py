@@ -204,9 +204,9 @@ def seconds(data: bytes, size: int) -> float:
 )
 def test_single_bytes_cost_linear_time(data: bytes) -> None:
     """Twice the bytes may take twice the time, and some noise; a rescan would take four times as long."""
-    half = min(seconds(data[:10_000], 1) for _ in range(3))
-    whole = min(seconds(data, 1) for _ in range(3))
-    assert whole < 3.2 * half
+    half = min(seconds(data[:10_000], 1) for _ in range(5))
+    whole = min(seconds(data, 1) for _ in range(5))
+    assert whole < 3.5 * half
 
 
 def test_any_cutting_gives_the_same_messages() -> None:

@@ -191,6 +191,28 @@ class RefusingTest(QueueCase):
         self.queue.open()
         self.assertEqual(self.take().lines, (b"old", b"a"))
 
+    def test_a_close_before_the_open_is_heard_of_brings_memory_to_the_disk(self) -> None:
+        """It is open on the lane, and the loop has yet to hear of that: whoever comes first closes it, once."""
+        opened: list[Deferred[Any]] = []
+        heard: Deferred[Any] = Deferred()
+        run = self.threads.run
+
+        def late(*call: Any) -> Any:
+            opened.append(run(*call))
+            return heard
+
+        self.threads.run = late  # type: ignore[method-assign]
+        self.queue.put([b"a"])
+        self.threads.run = run  # type: ignore[method-assign]
+        self.threads.hang(LANE)
+        closing = Deferred.fromCoroutine(self.queue.close())
+        opened[0].chainDeferred(heard)
+        self.threads.release(LANE)
+        self.successResultOf(closing)
+        self.queue = self.make()
+        self.queue.open()
+        self.assertEqual(self.take().lines, (b"a",))
+
     def test_what_is_released_while_the_disk_hangs_comes_again_when_it_is_back(self) -> None:
         self.queue.put([b"a"])
         self.take()
