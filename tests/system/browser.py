@@ -84,6 +84,16 @@ class Browser:
         """Goes to an address."""
         self._call("POST", f"{self._base}/url", {"url": url})
 
+    def window(self) -> str:
+        """Opens another window and goes to it; the handle of the one before."""
+        before = str(self._call("GET", f"{self._base}/window"))
+        self.turn_to(self._call("POST", f"{self._base}/window/new", {"type": "window"})["handle"])
+        return before
+
+    def turn_to(self, handle: str) -> None:
+        """Goes to an open window."""
+        self._call("POST", f"{self._base}/window", {"handle": handle})
+
     def run(self, script: str, *arguments: Any) -> Any:
         """What a function body returns."""
         return self._call("POST", f"{self._base}/execute/sync", {"script": script, "args": list(arguments)})

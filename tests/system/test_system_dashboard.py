@@ -132,7 +132,9 @@ def test_a_cut_is_said_and_after_a_restart_of_the_daemon_it_goes_on(daemon: Daem
     assert "what is shown was true at" in window.text("#banner")
     look = "return [...['#banner', '#detail-banner']].map((s) => !document.querySelector(s).hidden)"
     assert window.run(look) == [True, True]
-    assert float(window.run("return getComputedStyle(document.getElementById('main')).opacity")) < 1
+    grey = "const of = (n) => getComputedStyle(document.querySelector(n)); return [of('main').filter, of('.c-state span').color, of('#node').color]"
+    filtered, state, dim = window.run(grey)
+    assert filtered == "grayscale(1)" and state == dim  # no green of then
     os.kill(marked := int(window.text("#rows td:nth-child(5)")), 9)  # behind the back of everybody
     wait_for("its end", lambda: not alive(marked))
     daemon.start()
@@ -156,10 +158,34 @@ def test_an_answer_that_does_not_come_is_no_present(daemon: Daemon, browser: Ope
     window.shows("#live", "live")
     os.kill(daemon.pid, signal.SIGSTOP)  # connections stay open, nothing is answered
     try:
-        window.shows("#live", "cut off", patience_s=30)
+        window.shows("#live", "cut off", patience_s=9.5)  # 8 s after the last answer at most, looked at once a second
     finally:
         os.kill(daemon.pid, signal.SIGCONT)
+    window.shows("#live", "live", patience_s=5)
+
+
+def test_more_windows_than_a_browser_has_connections_all_live(daemon: Daemon, browser: Opened) -> None:
+    page = Page(daemon, sleeper("web") + shell("talks", "while :; do echo tick $((n++)); sleep 0.5; done"))
+    window = browser()
+    handles = []
+    for _ in range(5):  # each would hold two streams, and a browser has six connections
+        window.open(f"{page.url}#agent=talks")
+        window.shows("#live", "live")
+        handles.append(window.window())
+    window.open(f"{page.url}#agent=talks")
     window.shows("#live", "live")
+    window.shows("#events-said", "asked for every 5 s")
+    window.shows("#log-said", "asked for every 5 s")
+    ticks = window.text("#log").count("tick")
+    assert daemon.post("/v1/agents/web/restart")[0] == 200
+    window.shows("#events", "restart of agent web", patience_s=10)
+    wait_for("more of the log", lambda: window.text("#log").count("tick") > ticks)
+    for handle in handles:
+        window.turn_to(handle)
+        window.shows("#events", "restart of agent web", patience_s=10)
+        assert window.text("#live") == "live"
+    window.turn_to(handles[0])
+    assert window.text("#events-said") == ""
 
 
 def test_hostile_log_lines_and_names_stay_text(daemon: Daemon, browser: Opened, root: Path) -> None:

@@ -4,7 +4,7 @@ import { agentPath, get, post } from "./api.js";
 import { healthText, heartbeat, uptime } from "./agents.js";
 import { Chart } from "./charts.js";
 import { byId, make, say, setText } from "./dom.js";
-import { DASH, bytes, clock, percent, seconds } from "./format.js";
+import { DASH, bytes, clock, percent, seconds, span } from "./format.js";
 import { LogTail } from "./log.js";
 import { askToken } from "./token.js";
 
@@ -17,6 +17,7 @@ function lastExit(agent) {
 
 export class Detail {
   id = "";
+  empty = false; // no sample has come yet, though the agent runs
   #facts = new Map();
   #tail = new LogTail();
   #charts = null;
@@ -25,6 +26,7 @@ export class Detail {
   #agent = null;
   #changed;
   #asking = 0;
+  #every_s = 0; // between two samples; 0: not asked yet
 
   /** `changed()` is called when an operation may have changed something; `close()` when the panel is to go. */
   constructor(changed, close) {
@@ -53,6 +55,9 @@ export class Detail {
       new Chart(byId("agent-memory"), ["resident memory"], bytes, 1 << 20, true),
     ];
     this.#charts.forEach((chart) => chart.show([[], []]));
+    this.#every_s = 0;
+    this.empty = false;
+    setText(byId("history-said"), "");
     this.#say();
     this.follow();
     this.history();
@@ -76,11 +81,14 @@ export class Detail {
     this.#tail.start(this.id, byId("grep").value);
   }
 
-  show(found) {
+  /** `known`: whether the daemon has said which agents there are. */
+  show(found, known) {
     this.#agent = found?.agent ?? null;
     this.#buttons();
     if (!found) {
-      this.#fact("state", "not in the configuration any more");
+      byId("facts").replaceChildren(); // what it was must not pass for what is
+      this.#facts.clear();
+      this.#fact("state", known ? "there is no such agent in the configuration (any more)" : "not known yet");
       return;
     }
     const { agent, asked_at } = found;
@@ -116,10 +124,17 @@ export class Detail {
       const at = points.map((point) => seconds(point.timestamp));
       this.#charts[0].show([at, points.map((point) => point.cpu)]);
       this.#charts[1].show([at, points.map((point) => point.memory_rss)]);
-      setText(byId("history-said"), points.length ? "" : "no samples of this time");
+      this.empty = !points.length && this.#agent !== null && this.#agent.pid !== null;
+      setText(byId("history-said"), points.length ? "" : await this.#whyEmpty());
     } catch (error) {
       if (mine === this.#asking) setText(byId("history-said"), `the history cannot be read: ${error.message}`);
     }
+  }
+
+  async #whyEmpty() {
+    if (!this.empty) return "no samples of this time: the agent does not run";
+    this.#every_s ||= (await get("/v1/config")).resources.interval;
+    return `no samples of this time yet: one is taken every ${span(this.#every_s)}`;
   }
 
   #buttons() {

@@ -10,9 +10,10 @@ import { addEvent, addGap, showAlerts, showEvents, showUpdates } from "./lists.j
 import { EventStream } from "./stream.js";
 
 const ASK_MS = 5000;
+const RETRY_MS = 2000;
 const SLOW_ROUNDS = 3; // node, alerts and updates: every third round, and after an event about them
 const HISTORY_ROUNDS = 6;
-const OLD_S = 12; // two rounds that did not come
+const OLD_S = 8; // a round, and three seconds in which its answer did not come
 const SOON_MS = 150; // events come in flocks
 const EVENTS_FIRST = 100;
 
@@ -27,10 +28,10 @@ const stream = new EventStream({
     soon(/^(alert|update|config|daemon|manager)\./.test(event.type));
   },
   onGap: (lost) => { addGap(lost); soon(true); },
-  onState: (open, why) => {
-    const news = open !== streamOpen;
-    streamOpen = open;
-    streamWhy = why;
+  onState: (way, why) => {
+    const news = way !== eventsBy && (way === "cut" || eventsBy === "cut");
+    eventsBy = way;
+    cutWhy = why;
     if (news) soon(true); // a stream that broke off is often the first sign that the daemon is gone
     judge();
   },
@@ -40,28 +41,33 @@ let daemon = null; // which daemon answered last: pid and start
 let pageVersion = "";
 let lastEventId = "";
 let eventsShown = false;
-let streamOpen = false, streamWhy = "";
-let answered_s = 0, failed = "";
+let eventsBy = "", cutWhy = ""; // "stream", "asked", "cut", or nothing yet
+let answered = null, failed = "";
 let round = 0, timer = 0, asking = false, again = false, slowToo = false;
 
 // ---------------------------------------------------------------- what is true
 
+const moment = () => ({ steady_ms: performance.now(), wall_ms: Date.now() });
+
+/** The steady clock stands still while a computer sleeps, the other may be set: the older answer counts. */
+const age_s = (since) => Math.max(performance.now() - since.steady_ms, Date.now() - since.wall_ms) / 1000;
+
 /** Decides, from what is known now, whether the page shows the present, and says so. */
 function judge() {
-  const age = performance.now() / 1000 - answered_s;
-  const old = !answered_s || failed !== "" || age > OLD_S;
-  const live = !old && streamOpen;
-  document.body.classList.toggle("stale", answered_s > 0 && old);
-  byId("events").classList.toggle("idle", !streamOpen);
+  const old = !answered || failed !== "" || age_s(answered) > OLD_S;
+  const flowing = eventsBy === "stream" || eventsBy === "asked", live = !old && flowing, tried = answered || failed;
+  document.body.classList.toggle("stale", old && answered !== null);
+  byId("events").classList.toggle("idle", !flowing);
   const badge = byId("live");
-  setClass(badge, `badge ${live ? "live" : answered_s || failed ? "cut" : ""}`);
-  setText(badge, live ? "live" : old ? (answered_s || failed ? "cut off" : "connecting") : "no events");
+  setClass(badge, `badge ${live ? "live" : tried && (old || cutWhy) ? "cut" : ""}`);
+  setText(badge, live ? "live" : old ? (tried ? "cut off" : "connecting") : cutWhy ? "no events" : "connecting");
+  setText(byId("events-said"), eventsBy === "asked" ? `asked for every ${ASK_MS / 1000} s: other windows of this page hold the streams` : "");
   let text = "";
-  if (old && answered_s) {
-    const since = clock(new Date(Date.now() - age * 1000).toISOString());
-    text = `Cut off: what is shown was true at ${since}. ${failed || "The daemon does not answer"}. Trying again.`;
+  if (old && answered) {
+    const since = clock(new Date(answered.wall_ms).toISOString());
+    text = `Cut off: what is shown was true at ${since}. The daemon does not answer${failed && `: ${failed}`}. Trying again.`;
   } else if (old && failed) text = `The daemon does not answer: ${failed}. Trying again.`;
-  else if (!old && !streamOpen && streamWhy) text = `The stream of events is cut (${streamWhy}); state is still asked for every ${ASK_MS / 1000} s. Trying again.`;
+  else if (!old && eventsBy === "cut") text = `The stream of events is cut (${cutWhy}); state is still asked for every ${ASK_MS / 1000} s. Trying again.`;
   else if (pageVersion && daemon && daemon.daemon_version !== pageVersion) {
     text = `The daemon is now version ${daemon.daemon_version}, this page is of ${pageVersion}: load it again.`;
   }
@@ -79,7 +85,7 @@ async function ask(slow) {
   const [list, metrics] = await Promise.all([get("/v1/agents"), get("/v1/metrics")]);
   agents.show(list.agents, asked_at);
   host.show(metrics);
-  if (detail.id) detail.show(agents.get(detail.id));
+  if (detail.id) detail.show(agents.get(detail.id), true);
   if (!slow) return;
   const [node, alerts, updates] = await Promise.all([get("/v1/node"), get("/v1/alerts"), get("/v1/updates")]);
   showNode(node);
@@ -111,13 +117,14 @@ async function tick() {
   asking = true;
   const slow = slowToo || round % SLOW_ROUNDS === 0;
   slowToo = false;
-  const begun_s = performance.now() / 1000;
+  const begun = moment(), cut = failed !== "";
   try {
     await ask(slow);
-    answered_s = begun_s;
+    answered = begun;
     failed = "";
     round += 1;
-    if (detail.id && round % HISTORY_ROUNDS === 0) detail.history();
+    if (detail.id && (round % HISTORY_ROUNDS === 0 || detail.empty)) detail.history();
+    if (detail.id && cut) detail.follow(); // its connection may be as dead as the others, and says nothing
     if (!eventsShown) await firstEvents();
   } catch (error) {
     failed = error.message;
@@ -125,7 +132,8 @@ async function tick() {
   }
   asking = false;
   judge();
-  if (!document.hidden) timer = setTimeout(tick, again ? SOON_MS : failed ? 2000 : ASK_MS);
+  const spent_ms = performance.now() - begun.steady_ms; // what answers slowly is not asked less often, or it would pass for cut
+  if (!document.hidden) timer = setTimeout(tick, again ? SOON_MS : failed ? RETRY_MS : Math.max(SOON_MS, ASK_MS - spent_ms));
   again = false;
 }
 
@@ -157,7 +165,7 @@ function route() {
   if (before) detail.close();
   if (id) {
     detail.open(id);
-    detail.show(agents.get(id));
+    detail.show(agents.get(id), answered !== null);
   } else if (before) agents.focus(before);
   agents.mark(id);
 }
@@ -166,8 +174,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     clearTimeout(timer);
     stream.stop();
-    streamOpen = false;
-    streamWhy = "";
+    eventsBy = cutWhy = "";
     detail.pause();
     return;
   }
@@ -180,7 +187,7 @@ window.addEventListener("hashchange", route);
 setInterval(() => {
   if (document.hidden || !judge()) return;
   agents.tick();
-  if (detail.id) detail.show(agents.get(detail.id));
+  if (detail.id) detail.show(agents.get(detail.id), true);
 }, 1000);
 
 await tick();

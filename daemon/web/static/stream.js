@@ -1,8 +1,13 @@
 // Events by SSE (WHATWG HTML 9.2), read with fetch: EventSource hands named events only to who knows their
 // names beforehand, and gives up for good at a 503, which is what a daemon answers that is about to restart.
 
-const SILENCE_MS = 40000; // the daemon writes something every 15 s
+import { get } from "./api.js";
+import { inPlace } from "./slots.js";
+
+const SILENCE_MS = 20000; // the daemon writes something every 15 s
 const RETRY_MS = 2000;
+const ASK_MS = 5000;
+const ASK_LIMIT = 1000; // events of one answer, the most there are
 
 /** Cuts a stream of text into frames; what is not complete stays for the next call. */
 export class Frames {
@@ -28,13 +33,13 @@ function frame(text) {
   return found;
 }
 
-/** Keeps one stream open as long as it runs; resumes after the last event it saw. */
+/** Keeps one stream open as long as it runs, or asks where no stream is to be had; resumes after the last event it saw. */
 export class EventStream {
   #control = null;
   #timer = 0;
   #lastId = "";
 
-  /** `onEvent(event)`, `onGap(lost)`, `onState(open, why)`. */
+  /** `onEvent(event)`, `onGap(lost)`, `onState(way, why)`: way is "stream", "asked" or, for a reason, "cut". */
   constructor(handlers) {
     this.handlers = handlers;
   }
@@ -53,6 +58,35 @@ export class EventStream {
   }
 
   async #run(control) {
+    let why = "";
+    const streamed = await inPlace(async () => { why = await this.#read(control); });
+    if (!streamed && !control.signal.aborted) why = await this.#ask(control);
+    if (control.signal.aborted) return;
+    if (why) this.handlers.onState("cut", why);
+    this.#timer = setTimeout(() => this.#run(control), why ? RETRY_MS : ASK_MS);
+  }
+
+  /** Asks for what came since; returns why it could not. */
+  async #ask(control) {
+    try {
+      const after = this.#lastId ? `&last_event_id=${encodeURIComponent(this.#lastId)}` : "";
+      const { events } = await get(`/v1/events?once&limit=${ASK_LIMIT}${after}`);
+      if (control.signal.aborted) return "";
+      for (const event of events) {
+        this.#lastId = event.id;
+        this.handlers.onEvent(event);
+      }
+      this.handlers.onState("asked", "");
+      return "";
+    } catch (error) {
+      if (error.status === 400) this.#lastId = ""; // of another daemon's journal: begin anew
+      return error.message;
+    }
+  }
+
+  /** Reads the stream to its end; returns why it ended. */
+  async #read(control) {
+    if (control.signal.aborted) return "";
     const mine = new AbortController(); // of this attempt; `control` is of all of them
     control.signal.addEventListener("abort", () => mine.abort());
     let watch = 0, why = "the stream ended";
@@ -63,7 +97,7 @@ export class EventStream {
       const response = await fetch("/v1/events", { headers, cache: "no-store", credentials: "omit", signal: mine.signal });
       if (response.status === 400) this.#lastId = ""; // of another daemon's journal: begin anew
       if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
-      this.handlers.onState(true, "");
+      this.handlers.onState("stream", "");
       const frames = new Frames(), reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
         const { value, done } = await reader.read();
@@ -75,9 +109,7 @@ export class EventStream {
       if (!mine.signal.aborted) why = error.message;
     }
     clearTimeout(watch);
-    if (control.signal.aborted) return;
-    this.handlers.onState(false, why);
-    this.#timer = setTimeout(() => this.#run(control), RETRY_MS);
+    return why;
   }
 
   #take(found) {
