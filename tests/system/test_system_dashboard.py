@@ -104,9 +104,13 @@ def test_nothing_changes_without_the_token_and_with_it_all_three_operations_work
     assert daemon.agent("web")["status"] == "running"
     assert daemon.events("operation") == []
 
+    window.click("#do-stop")
+    window.type("#ask-token", f"\u20ac uro{ENTER}")  # no header can hold it, which is no lost connection
+    window.shows("#outcome", "a token has")
+
     token = (daemon.work_dir / "api.token").read_text().strip()
     window.click("#do-stop")
-    window.type("#ask-token", f"{token}{ENTER}")
+    window.type("#ask-token", f" {token[:8]} {token[8:]} {ENTER}")  # as a terminal wraps it
     window.shows("#outcome", "stop: done, it is stopped")
     assert daemon.agent("web")["wanted"] == "stopped"
     window.shows("#facts", "stopped, wanted stopped")
@@ -188,9 +192,35 @@ def test_more_windows_than_a_browser_has_connections_all_live(daemon: Daemon, br
     assert window.text("#events-said") == ""
 
 
+def test_an_agent_that_leaves_the_configuration_leaves_no_facts_behind(daemon: Daemon, browser: Opened) -> None:
+    page = Page(daemon, sleeper("web") + sleeper("idle", "enabled: false"), QUICK.replace("resources: {interval: 1s}", "resources: {interval: 70s}"))
+    pid = daemon.agent_in("web", "running")["pid"]
+    window = browser()
+    window.open(f"{page.url}#agent=web")
+    window.shows("#facts", str(pid))
+    window.shows("#history-said", "one is taken every 70 s")
+    text = daemon.config.read_text()
+    daemon.config.write_text(text.replace(sleeper("web"), ""))
+    daemon.post("/v1/config/reload")
+    window.shows("#facts", "no such agent")
+    assert str(pid) not in window.text("#facts")
+    assert window.run("return [...document.querySelectorAll('#detail button')].map((b) => b.disabled)") == [False, True, True, True]
+    window.shows("#log-said", "no such agent")
+    window.keys(ESCAPE)
+    wait_for("the focus", lambda: window.run("return document.activeElement.id") == "agents-title")
+    window.open(f"{page.url}#agent=idle")
+    window.shows("#history-said", "does not run")
+    daemon.config.write_text(text)
+    daemon.post("/v1/config/reload")
+    window.open(f"{page.url}#agent=web")
+    window.shows("#facts", "running, wanted running")
+    window.shows("#log-said", "followed")
+
+
 def test_hostile_log_lines_and_names_stay_text(daemon: Daemon, browser: Opened, root: Path) -> None:
     script = root / "hostile"
-    script.write_text(f"#!/bin/bash\necho {shlex.quote(ATTACK)}\nsleep 1000000\n")
+    noise = r"printf '\033[2J\033]0;owned\007\u202eevil\u202c'; head -c 100000 /dev/zero | tr '\0' x; echo; head -c 3000 /dev/urandom; echo"
+    script.write_text(f"#!/bin/bash\nexport LANG=C.UTF-8\n{noise}\necho {shlex.quote(ATTACK)}\nsleep 1000000\n")
     script.chmod(0o755)
     agents = f'  - id: web\n    type: custom\n    name: {json.dumps(ATTACK)}\n    binary_path: {script}\n    start_seconds: 100ms\n'
     agents += f"  - id: gone\n    type: custom\n    binary_path: {json.dumps('/nowhere/' + ATTACK)}\n"
@@ -202,6 +232,9 @@ def test_hostile_log_lines_and_names_stay_text(daemon: Daemon, browser: Opened, 
     window = browser()
     window.open(f"{page.url}#agent=web")
     window.shows("#log", ATTACK)
+    line = window.text("#log").split("\n")[0]
+    assert line.startswith("^[[2J^[]0;owned^G<U+202E>evil<U+202C>xxx")  # nothing is hidden or turned around
+    assert len(line) < 9000 and line.endswith(" more characters")
     window.shows("#facts", BOLD)
     window.shows("#rows", BOLD)
     window.shows("#alerts", "<img src=x")

@@ -67,6 +67,7 @@ export async function post(path, askToken) {
     sessionStorage.removeItem(KEY);
     const token = await askToken(wrong);
     if (!token) throw new Refused(401, "nothing was done: there was no token");
+    if (!/^[\x21-\x7e]+$/.test(token)) throw new Refused(401, "nothing was done: a token has letters, digits and signs of ASCII alone");
     sessionStorage.setItem(KEY, token);
   }
   try {

@@ -16,7 +16,7 @@ export function askToken(wrong) {
       before?.focus?.();
       resolve(token);
     };
-    byId("ask-form").onsubmit = (event) => { event.preventDefault(); done(field.value.trim()); };
+    byId("ask-form").onsubmit = (event) => { event.preventDefault(); done(field.value.replace(/\s+/g, "")); /* what was copied may be wrapped */ };
     byId("ask-cancel").onclick = () => done("");
     dialog.oncancel = () => done("");
     dialog.showModal();
