@@ -192,6 +192,22 @@ def test_more_windows_than_a_browser_has_connections_all_live(daemon: Daemon, br
     assert window.text("#events-said") == ""
 
 
+def test_a_daemon_of_another_version_asks_for_its_own_page(daemon: Daemon, browser: Opened) -> None:
+    page = Page(daemon, sleeper("web"))
+    window = browser()
+    window.open(page.url)
+    window.shows("#live", "live")
+    window.run("""
+        const real = window.fetch;
+        window.fetch = async (path, how) => {
+          const answer = await real(path, how);
+          if (path !== "/v1/node") return answer;
+          return new Response(JSON.stringify({ ...await answer.json(), daemon_version: "99.0" }), { headers: answer.headers });
+        }""")
+    daemon.post("/v1/config/reload")  # an event about the daemon: it is asked at once
+    window.shows("#banner", "is now version 99.0, this page is of ")
+
+
 def test_an_agent_that_leaves_the_configuration_leaves_no_facts_behind(daemon: Daemon, browser: Opened) -> None:
     page = Page(daemon, sleeper("web") + sleeper("idle", "enabled: false"), QUICK.replace("resources: {interval: 1s}", "resources: {interval: 70s}"))
     pid = daemon.agent_in("web", "running")["pid"]
@@ -279,6 +295,15 @@ def test_by_keyboard_and_for_a_screen_reader(daemon: Daemon, browser: Opened) ->
         and not node.get("name", {}).get("value")
     ]
     assert nameless == []
+    stuck = window.run('''
+        return [...document.querySelectorAll("body *")].filter((e) => e.tabIndex < 0
+            && getComputedStyle(e).overflowY === "auto").map((e) => e.id)''')
+    assert stuck == ["detail"]  # what scrolls takes the focus; the details have it within
+    window.keys(ENTER)
+    window.shows("#detail-title", "two")
+    window.run("document.activeElement.blur()")
+    window.keys(ESCAPE)  # wherever the focus is
+    wait_for("them closed", lambda: window.run("return document.getElementById('detail').hidden"))
 
 
 def test_a_phone_shows_it_without_scrolling_sideways(daemon: Daemon, browser: Opened) -> None:
@@ -290,6 +315,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(daemon: Daemon, browser: Op
         window.open(address)
         width, room = window.run("return [document.documentElement.scrollWidth, innerWidth]")
         assert width <= room == PHONE[0]
+    assert window.run("return document.getElementById('main').inert")  # no focus goes to what the details cover
     small = window.run("return [...document.querySelectorAll('#detail button')].filter((b) => b.offsetHeight < 38).length")
     assert small == 0  # a finger is no mouse
 

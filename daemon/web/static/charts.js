@@ -38,7 +38,7 @@ export class Chart {
     const axis = { stroke: colour("--dim"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
     this.#plot = new uPlot({
       width: Math.max(80, host.clientWidth), height: host.clientHeight || 110,
-      legend: { show: false }, cursor: { show: false }, padding: [6, 6, 0, 0],
+      legend: { show: false }, cursor: { show: false }, padding: [6, 18, 0, 0],
       scales: { x: { range: (plot) => spread(plot.data[0]) }, y: { range: (_plot, _least, most) => [0, Math.max(top, (most ?? 0) * 1.1)] } },
       axes: [
         { ...axis, size: 20, space: 62, values: (_plot, at) => at.map((s) => moment(s, at.at(-1) - at[0])) },

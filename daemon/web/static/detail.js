@@ -9,6 +9,7 @@ import { LogTail } from "./log.js";
 import { askToken } from "./token.js";
 
 const POINTS = 240; // a chart has about as many pixels
+const COVERS = matchMedia("(max-width:38rem)"); // as wide as the panel is in the stylesheet
 const VERBS = ["start", "stop", "restart"];
 
 function lastExit(agent) {
@@ -33,7 +34,12 @@ export class Detail {
     this.#changed = changed;
     for (const verb of VERBS) byId(`do-${verb}`).addEventListener("click", () => this.#operate(verb));
     byId("detail-close").addEventListener("click", close);
-    byId("detail").addEventListener("keydown", (event) => { if (event.key === "Escape") close(); });
+    document.addEventListener("keydown", (event) => {
+      // What has its own Escape comes first: the dialog, and a search that holds words.
+      if (event.key !== "Escape" || !this.id || byId("ask").open || (event.target.type === "search" && event.target.value)) return;
+      close();
+    });
+    COVERS.addEventListener("change", () => this.#cover());
     byId("range").addEventListener("change", () => this.history());
     let pause = 0;
     byId("grep").addEventListener("input", () => {
@@ -47,6 +53,7 @@ export class Detail {
     this.#agent = null;
     document.body.classList.add("detailed");
     byId("detail").hidden = false;
+    this.#cover();
     byId("detail").scrollTop = 0;
     setText(byId("detail-title"), id);
     byId("grep").value = "";
@@ -69,6 +76,12 @@ export class Detail {
     this.id = "";
     document.body.classList.remove("detailed");
     byId("detail").hidden = true;
+    this.#cover();
+  }
+
+  /** Nobody's focus goes to what the panel covers. */
+  #cover() {
+    byId("main").inert = this.id !== "" && COVERS.matches;
   }
 
   /** Streams end while nobody looks: a browser has six connections for all its tabs. */

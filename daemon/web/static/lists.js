@@ -28,7 +28,8 @@ export function showAlerts(alerts) {
     const over = alert.cleared_at ? `, over ${clock(alert.cleared_at)}` : "";
     return make("li", alert.severity, "", moment(alert.timestamp), kind, make("span", "", ` ${alert.message}${over}`));
   };
-  const standing = alerts.filter((alert) => alert.cleared_at === null);
+  const mild = (alert) => Number(SEVERITIES[alert.severity] !== "bad"); // the list scrolls: what is worst is not below its edge
+  const standing = alerts.filter((alert) => alert.cleared_at === null).sort((a, b) => mild(a) - mild(b));
   fill(byId("alerts"), standing, item);
   fill(byId("cleared"), alerts.filter((alert) => alert.cleared_at !== null).slice(0, 50), item);
   byId("alerts-section").hidden = !standing.length;
