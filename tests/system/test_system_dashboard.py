@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shlex
 import signal
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from daemon.resources.host_record import HOST, HostSample
+from daemon.resources.ring import Ring
 from tests.fakes.ports import free_port
 from tests.system.browser import PHONE, Browser
 from tests.system.harness import Daemon, alive, shell, sleeper, wait_for
@@ -74,6 +78,33 @@ def test_what_is_shown_is_what_the_daemon_says(daemon: Daemon, browser: Opened) 
         wait_for(f"a history of {name}", lambda label=label, name=name: ": last " in window.run(label, f"{name}-chart"))
     assert daemon.get("/v1/node")["hostname"] == window.text("#host")
     assert window.complaints() == []  # the policy refused nothing of ours
+
+
+def test_the_host_has_a_past_when_the_page_is_opened(daemon: Daemon, browser: Opened) -> None:
+    (daemon.work_dir / "state").mkdir(parents=True, mode=0o700)
+    now = int(time.time())
+    Ring(daemon.work_dir / "state" / "host.ring", 1440, HOST).append(
+        HostSample(at=now - 60 * n, cpu=5.0, memory_used=990 if n == 30 else 500, memory_total=1000, read=4096.0)
+        for n in range(300, 0, -1)
+    )
+    page = Page(daemon, sleeper("web"))
+    window = browser()
+    window.open(page.url)
+    window.shows("#live", "live")
+
+    def said(name: str) -> str:
+        return str(window.run("return document.getElementById(arguments[0]).getAttribute('aria-label')", f"{name}-chart"))
+
+    wait_for("the last hour", lambda: "to 99 %" in said("memory") and re.search(r"over (59|60) min", said("cpu")))
+    assert "read: last " in said("disk")
+    window.run("const r = document.getElementById('host-range'); r.value = '86400'; r.dispatchEvent(new Event('change'))")
+    wait_for("the last day", lambda: re.search(r"over (4|5) h", said("cpu")))
+    assert window.text("#host-said") == ""
+    daemon.kill()
+    window.shows("#live", "cut off", patience_s=5)
+    daemon.start()
+    window.shows("#live", "live", patience_s=20)
+    wait_for("it is still there", lambda: re.search(r"over (4|5) h", said("cpu")))
 
 
 def test_an_event_is_there_when_it_happens(daemon: Daemon, browser: Opened) -> None:

@@ -1,39 +1,66 @@
-// The host's own CPU, memory, disk and network. The daemon keeps the newest sample of each collector: the
-// history shown is what came while the page was open.
+// The host's own CPU, memory, disk and network: what the daemon keeps of the time before, and what came since.
 
+import { get, now_s } from "./api.js";
 import { Chart } from "./charts.js";
 import { byId, setText } from "./dom.js";
 import { bytes, percent, seconds } from "./format.js";
 
-const KEPT = 720; // samples: two hours at the default ten seconds
+const POINTS = 240; // a chart has about as many pixels
+const KEPT = 720; // samples that came while the page was open: two hours at the default ten seconds
+const GAP = 4; // samples that did not come make a gap, as of a restart or a cut connection
 const perSecond = (value) => `${bytes(value)}/s`;
+const share = (part, whole) => (part === null || !whole ? null : (100 * part) / whole);
+
+/** The least time between two samples of a row of them; of one alone a minute. */
+function pace(samples) {
+  let least = Infinity;
+  for (let n = 1; n < samples.length; n += 1) least = Math.min(least, samples[n].at - samples[n - 1].at);
+  return Number.isFinite(least) ? Math.max(5, least) : 60;
+}
 
 class Tile {
   #chart;
-  #data;
-  #last = null;
+  #lines;
+  #past = [];
+  #since = [];
+  #from = 0;
 
   constructor(name, labels, text, top, binary = false) {
     this.name = name;
+    this.#lines = labels.length;
     this.#chart = new Chart(byId(`${name}-chart`), labels, text, top, binary);
-    this.#data = [[], ...labels.map(() => [])];
   }
 
-  /** A sample is drawn once, by its time; a gap of a cut connection or a restart stays a gap. */
+  /** Takes what was before, from a moment on; `samples` are `{ at, values }`. */
+  before(samples, from) {
+    this.#past = samples;
+    this.#from = from;
+    this.#draw();
+  }
+
+  /** Takes the newest sample, once. */
   take(sample, values) {
     const at = seconds(sample.timestamp);
-    if (at === null || (this.#last !== null && at <= this.#last)) return;
-    const usual = this.#data[0].length > 1 ? this.#data[0][1] - this.#data[0][0] : Infinity;
-    if (this.#last !== null && at - this.#last > 4 * Math.max(usual, 5)) this.#push(this.#last + 1, values.map(() => null));
-    this.#push(at, values);
-    this.#last = at;
-    this.#chart.show(this.#data);
+    if (at === null || at <= (this.#since.at(-1)?.at ?? -Infinity)) return;
+    this.#since.push({ at, values });
+    if (this.#since.length > KEPT) this.#since.shift();
+    this.#draw();
   }
 
-  #push(at, values) {
-    this.#data[0].push(at);
-    values.forEach((value, n) => this.#data[n + 1].push(value ?? null));
-    if (this.#data[0].length > KEPT) this.#data.forEach((column) => column.shift());
+  #draw() {
+    const known = this.#past.at(-1)?.at ?? -Infinity;
+    const recent = this.#since.filter(({ at }) => at > known && at >= this.#from);
+    const slow_s = GAP * pace(this.#past), quick_s = GAP * pace(recent);
+    const data = [[], ...Array.from({ length: this.#lines }, () => [])];
+    let last = null;
+    const put = (at, values, gap_s) => {
+      if (last !== null && at - last > gap_s) data.forEach((column, n) => column.push(n ? null : last + 1));
+      data.forEach((column, n) => column.push(n ? values[n - 1] ?? null : at));
+      last = at;
+    };
+    for (const { at, values } of this.#past) put(at, values, slow_s);
+    recent.forEach(({ at, values }, n) => put(at, values, n ? quick_s : Math.max(slow_s, quick_s)));
+    this.#chart.show(data);
   }
 
   say(now, more) {
@@ -48,6 +75,31 @@ export class Host {
   #disk = new Tile("disk", ["read", "written"], perSecond, 1024, true);
   #network = new Tile("network", ["received", "sent"], perSecond, 1024, true);
   #io = null;
+  #asking = 0;
+
+  constructor() {
+    byId("host-range").addEventListener("change", () => this.history());
+  }
+
+  /** Asks for the time before. */
+  async history() {
+    const duration_s = Number(byId("host-range").value), mine = this.#asking += 1;
+    let points;
+    try {
+      points = (await get(`/v1/metrics/history?duration=${duration_s}&step=${Math.round(duration_s / POINTS)}`)).data_points;
+    } catch (error) {
+      if (mine === this.#asking) setText(byId("host-said"), `the history cannot be read: ${error.message}`);
+      return;
+    }
+    if (mine !== this.#asking) return; // somebody asked for another time meanwhile
+    setText(byId("host-said"), points.length ? "" : "nothing is kept of this time yet");
+    const from = now_s() - duration_s;
+    const of = (values) => points.map((point) => ({ at: seconds(point.timestamp), values: values(point) }));
+    this.#cpu.before(of((p) => [p.cpu]), from);
+    this.#memory.before(of((p) => [share(p.memory_used, p.memory_total)]), from);
+    this.#disk.before(of((p) => [p.disk_read_per_second, p.disk_written_per_second]), from);
+    this.#network.before(of((p) => [p.network_received_per_second, p.network_sent_per_second]), from);
+  }
 
   show(metrics) {
     const { cpu, memory, disk, network } = metrics;

@@ -13,6 +13,7 @@ const ASK_MS = 5000;
 const RETRY_MS = 2000;
 const SLOW_ROUNDS = 3; // node, alerts and updates: every third round, and after an event about them
 const HISTORY_ROUNDS = 6;
+const HOST_ROUNDS = 12; // a minute: what came since is drawn as it comes
 const OLD_S = 8; // a round, and three seconds in which its answer did not come
 const SOON_MS = 150; // events come in flocks
 const EVENTS_FIRST = 100;
@@ -123,6 +124,7 @@ async function tick() {
     answered = begun;
     failed = "";
     round += 1;
+    if (cut || round % HOST_ROUNDS === 1) host.history();
     if (detail.id && (round % HISTORY_ROUNDS === 0 || detail.empty)) detail.history();
     if (detail.id && cut) detail.follow(); // its connection may be as dead as the others, and says nothing
     if (!eventsShown) await firstEvents();
