@@ -197,6 +197,13 @@ def test_an_answer_that_does_not_come_is_no_present(daemon: Daemon, browser: Ope
     finally:
         os.kill(daemon.pid, signal.SIGCONT)
     window.shows("#live", "live", patience_s=5)
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:  # as after the sleep of a computer, through which its steady clock stands still
+        window.run("const now = Date.now; Date.now = () => now() + 60000")
+        window.shows("#live", "cut off", patience_s=3)
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+    window.shows("#live", "live", patience_s=5)
 
 
 def test_more_windows_than_a_browser_has_connections_all_live(daemon: Daemon, browser: Opened) -> None:

@@ -99,8 +99,10 @@ export class Detail {
     this.#agent = found?.agent ?? null;
     this.#buttons();
     if (!found) {
-      byId("facts").replaceChildren(); // what it was must not pass for what is
-      this.#facts.clear();
+      if (this.#facts.size > 1) { // what it was must not pass for what is
+        byId("facts").replaceChildren();
+        this.#facts.clear();
+      }
       this.#fact("state", known ? "there is no such agent in the configuration (any more)" : "not known yet");
       return;
     }
@@ -138,7 +140,8 @@ export class Detail {
       this.#charts[0].show([at, points.map((point) => point.cpu)]);
       this.#charts[1].show([at, points.map((point) => point.memory_rss)]);
       this.empty = !points.length && this.#agent !== null && this.#agent.pid !== null;
-      setText(byId("history-said"), points.length ? "" : await this.#whyEmpty());
+      const why = points.length ? "" : await this.#whyEmpty();
+      if (mine === this.#asking && id === this.id) setText(byId("history-said"), why);
     } catch (error) {
       if (mine === this.#asking) setText(byId("history-said"), `the history cannot be read: ${error.message}`);
     }
