@@ -24,10 +24,14 @@ sys.exit(main.run(sys.argv[1:]))
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
 
+# Without what measures coverage: its file is one that this user cannot write.
+ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 def as_nobody(*arguments: str, **environ: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-c", AS_NOBODY, *arguments], capture_output=True, text=True, timeout=60,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+        env={**ENVIRON, "PYTHONPATH": str(ROOT), **environ},
     )
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout, done.stderr
