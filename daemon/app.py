@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import threading
 import time
@@ -46,7 +45,7 @@ from daemon.web.host_families import HostMetrics
 from daemon.web.names import names_of_host
 from daemon.web.peers import group_id
 from daemon.web.scrape import Exposition
-from daemon.web.service import CONNECTIONS_MAX, HttpService
+from daemon.web.service import HttpService, http_connections_max
 
 WORK_PATIENCE_S = 30.0  # for work in hand when the daemon stops
 LEAVE_PATIENCE_S = 5.0  # beyond that the process leaves with os._exit
@@ -132,8 +131,8 @@ class HostDaemon(MultiService):
         metrics = PartsMetrics(
             heartbeats=parts.heartbeats, http_heartbeats=parts.http_heartbeats, health=parts.health,
             resources=parts.resources, host_history=parts.host_history, logs=parts.logs,
-            webhook=parts.webhook, alerts=parts.alerts,
-            store=parts.world.store, sink=sink, updates=self.updates,
+            webhook=parts.webhook, alerts=parts.alerts, store=parts.world.store, sink=sink,
+            updates=self.updates,
             certificate_ends=lambda: {"http": certificate.not_after, **self.uplink.certificate_ends},
         )
         exposition = Exposition(DaemonMetrics(
@@ -435,12 +434,6 @@ class HostDaemon(MultiService):
             self.log.error("D4003 version {version} cannot be started: {error}",
                            version=hand_over.version, error=str(error), error_code="D4003")
             self.exit_status = 1
-
-
-def http_connections_max() -> int:
-    """Per listener; a quarter of the descriptors, so that connections never cost agents their restarts."""
-    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, max(8, soft // 4))
 
 
 def _remove_own_pid_file(path: Path) -> None:

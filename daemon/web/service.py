@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -34,6 +35,12 @@ from daemon.web.updates import body_max
 CONNECTIONS_MAX = 1024  # per listener; more are closed at once and counted
 CONTROL_MODE = 0o660
 OWN_DIRECTORY_MODES = (0o700, 0o750)  # of the control socket's directory, when it is ours alone
+
+
+def http_connections_max() -> int:
+    """Per listener; a quarter of the descriptors, so that connections never cost agents their restarts."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else min(CONNECTIONS_MAX, max(8, soft // 4))
 
 
 class HttpService(Service):
